@@ -1,0 +1,17 @@
+//! The deterministic heart of a member, sans-IO: two machines with bounded queues between them
+//! (rule R7), and the log's encoding.
+//!
+//! - [`consensus`]: term, vote, log, peers. Knows nothing of trees or plugins.
+//! - [`log`]: how consensus' records become bytes of segments, and how they are recovered.
+//! - [`execution`]: sessions, the tree, waits, watches, mounts.
+//! - [`state`]: what is replicated, the overlay over it, and how effects are applied.
+//! - [`plugin`]: how execution calls a guest, whoever runs it.
+//!
+//! Time, seeds and bytes come in as arguments; work goes out as actions. Nothing here reads a
+//! clock, draws randomness, starts a thread, does I/O, or iterates in hash order.
+
+pub mod consensus;
+pub mod execution;
+pub mod log;
+pub mod plugin;
+pub mod state;

@@ -1,0 +1,1 @@
+//! What is replicated, the overlay over it, and how effects are applied.

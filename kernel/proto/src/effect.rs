@@ -1,0 +1,239 @@
+//! Effects: what a transaction changes, absolutely and strictly (rule R6).
+//!
+//! An effect says what *is* afterwards ("version 7"), never a difference, and its preconditions are
+//! asserted at apply. The compact encoding is in [`crate::batch`]; tags are never reused.
+
+use crate::{
+    ConnEpoch, Digest, LogTime, MemberId, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid,
+};
+
+/// One change of the replicated state. The transaction's zxid and its batch's times complete it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A node comes to be, with `czxid = mzxid = pzxid =` the transaction's zxid and version 0. Its
+    /// parent's `pzxid` becomes that zxid.
+    CreateNode {
+        /// Its path; no node is there before.
+        path: String,
+        /// Its value.
+        data: Vec<u8>,
+        /// The session that it is deleted with.
+        owner: Option<SessionId>,
+        /// The parent's `cversion` afterwards.
+        parent_cversion: u64,
+        /// The parent's counter for sequential nodes afterwards, where the node is one.
+        parent_sequence: Option<u64>,
+    },
+    /// A node's value is set; `mzxid` becomes the transaction's zxid.
+    SetNode {
+        /// Its path.
+        path: String,
+        /// Its value.
+        data: Vec<u8>,
+        /// Its version afterwards.
+        version: u64,
+    },
+    /// A node without children goes.
+    DeleteNode {
+        /// Its path.
+        path: String,
+        /// The parent's `cversion` afterwards.
+        parent_cversion: u64,
+    },
+    /// A session comes to be; its id is the transaction's zxid. It is attached at `member` with
+    /// epoch 1.
+    OpenSession {
+        /// The hash of its secret.
+        secret: SecretHash,
+        /// The negotiated timeout.
+        timeout_ms: u32,
+        /// Where it is attached.
+        member: MemberId,
+    },
+    /// A session is attached elsewhere, or anew (rule R15).
+    AttachSession {
+        /// The session.
+        session: SessionId,
+        /// Its epoch afterwards.
+        epoch: ConnEpoch,
+        /// Where.
+        member: MemberId,
+    },
+    /// A session goes, with its replies, completions and follows. Its ephemeral nodes and waits go
+    /// by effects of their own in the same transaction.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+        /// Whether it expired; else it was closed by its client.
+        expired: bool,
+    },
+    /// Kept completions of a session were acknowledged.
+    DropCompletions {
+        /// The session.
+        session: SessionId,
+        /// Their tickets.
+        tickets: Vec<Ticket>,
+    },
+    /// A wait begins; its ticket is the transaction's zxid (rule R11).
+    BeginWait {
+        /// The session that waits.
+        session: SessionId,
+        /// The request that waits.
+        request: RequestId,
+        /// The mount whose plugin may complete it.
+        mount: MountId,
+        /// When the kernel ends it.
+        deadline: Option<LogTime>,
+        /// What the plugin hears when the kernel ends it.
+        memo: Vec<u8>,
+    },
+    /// A wait is over; its outcome is among the transaction's completions.
+    EndWait {
+        /// The wait.
+        ticket: Ticket,
+    },
+    /// A mount wants to hear of a session's end.
+    FollowSession {
+        /// The mount.
+        mount: MountId,
+        /// The session.
+        session: SessionId,
+    },
+    /// A timer of a mount is set, in place of one of that name.
+    SetTimer {
+        /// The mount.
+        mount: MountId,
+        /// Its name.
+        name: String,
+        /// When it is due.
+        due: LogTime,
+        /// What the plugin hears.
+        payload: Vec<u8>,
+    },
+    /// A timer of a mount is no more.
+    CancelTimer {
+        /// The mount.
+        mount: MountId,
+        /// Its name.
+        name: String,
+    },
+    /// An event is put at the end of a mount's queue (rule R12).
+    QueueEvent {
+        /// The mount.
+        mount: MountId,
+        /// The event.
+        event: MountEvent,
+    },
+    /// The first events of a mount's queue were handled, or became one `resync`.
+    DequeueEvents {
+        /// The mount.
+        mount: MountId,
+        /// How many.
+        count: u32,
+    },
+    /// A mount is made (its id is the transaction's zxid) or changed.
+    PutMount {
+        /// The mount.
+        mount: MountId,
+        /// Where.
+        path: String,
+        /// Its component.
+        digest: Digest,
+        /// What `configure` gets.
+        config: Vec<u8>,
+        /// The version of the mount: the zxid of the transaction that last put it. Warm instances
+        /// belong to it (rule R14).
+        version: Zxid,
+    },
+    /// A mount goes, with its timers, events and follows. Its waits end by effects of their own.
+    RemoveMount {
+        /// The mount.
+        mount: MountId,
+    },
+    /// A chunk of an upload is kept (rule R31).
+    PutChunk {
+        /// The component's digest.
+        digest: Digest,
+        /// The session that uploads.
+        session: SessionId,
+        /// The component's size.
+        size: u32,
+        /// Where the chunk begins: the size of what is kept already.
+        offset: u32,
+        /// The chunk.
+        data: Vec<u8>,
+    },
+    /// An upload is whole and waits to be examined.
+    SealUpload {
+        /// The component's digest.
+        digest: Digest,
+        /// A name for people.
+        name: String,
+        /// The wait that its installation completes.
+        ticket: Ticket,
+    },
+    /// An unfinished or refused upload goes.
+    DropUpload {
+        /// The component's digest.
+        digest: Digest,
+    },
+    /// A sealed upload is a component that can be mounted.
+    PutComponent {
+        /// Its digest.
+        digest: Digest,
+        /// What `describe` answered: JSON.
+        description: String,
+    },
+    /// A component to which no mount refers goes.
+    RemoveComponent {
+        /// Its digest.
+        digest: Digest,
+    },
+}
+
+/// What a mount's plugin hears (rule R12).
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub enum MountEvent {
+    /// A session that the mount follows ended; these nodes of the mount went with it.
+    SessionClosed {
+        /// The session.
+        session: SessionId,
+        /// Paths below the mount, relative to it.
+        removed: Vec<String>,
+    },
+    /// The kernel ended a wait.
+    WaitEnded {
+        /// The wait.
+        ticket: Ticket,
+        /// The session that waited.
+        session: SessionId,
+        /// Why.
+        cause: WaitEndCause,
+        /// What the plugin gave when it began.
+        memo: Vec<u8>,
+    },
+    /// A timer was due.
+    Timer {
+        /// Its name.
+        name: String,
+        /// When it was due.
+        due: LogTime,
+        /// What the plugin gave.
+        payload: Vec<u8>,
+    },
+    /// Events were lost to the cap: look at the tree and begin anew.
+    Resync,
+}
+
+/// Why the kernel ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub enum WaitEndCause {
+    /// Its deadline passed.
+    Deadline,
+    /// Its session ended.
+    SessionEnded,
+    /// Its client cancelled it.
+    Cancelled,
+    /// Its mount was removed. The plugin does not hear of this one.
+    MountRemoved,
+}

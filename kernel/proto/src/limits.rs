@@ -1,0 +1,102 @@
+//! Every cap, with its reason. Clients read them from `/folkmoot/limits`; `docs/limits.md` lists
+//! them. What a cluster may set differently is in [`Limits`]; the rest is part of the protocol.
+
+/// Bytes of a path, for keys that fit one page of an index.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Bytes of one component of a path.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Components of a path.
+pub const PATH_DEPTH_MAX: usize = 32;
+/// Operations of one `multi`.
+pub const MULTI_OPERATIONS_MAX: usize = 1024;
+/// Guards of one request.
+pub const GUARDS_MAX: usize = 16;
+/// Payload of one batch, in bytes, beyond which it is cut (a larger transaction travels alone).
+pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
+/// Transactions of one batch.
+pub const BATCH_TXNS_MAX: usize = 4096;
+/// One frame on any stream, in bytes: a transaction at its limit and its envelope.
+pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Bytes of one chunk of a view, a snapshot or an upload.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an operation's name in a call to a plugin.
+pub const OPERATION_NAME_BYTES_MAX: usize = 128;
+/// Effects of one transaction: what a closing session may take with it, and more (rule R32).
+pub const TXN_EFFECTS_MAX: usize = 32 * 1024;
+
+/// The caps that a cluster may set differently; the same for client and server.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one node's value. ZooKeeper's default (`jute.maxbuffer`) is as large.
+    pub value_bytes_max: u32,
+    /// Bytes of one transaction.
+    pub txn_bytes_max: u32,
+    /// Unacknowledged replies kept for one session (rule R10).
+    pub session_replies_max: u32,
+    /// Bytes of unacknowledged replies kept for one session.
+    pub session_reply_bytes_max: u32,
+    /// Ephemeral nodes of one session (rule R32).
+    pub session_ephemerals_max: u32,
+    /// Waits of one session.
+    pub session_waits_max: u32,
+    /// Watches of one session.
+    pub session_watches_max: u32,
+    /// Sessions of the cluster.
+    pub sessions_max: u32,
+    /// Shortest session timeout, in milliseconds: 20 touch rounds.
+    pub session_timeout_min_ms: u32,
+    /// Longest session timeout, in milliseconds.
+    pub session_timeout_max_ms: u32,
+    /// Views open at once on one member.
+    pub views_max: u32,
+    /// Bytes queued for one watcher, beyond which it is cancelled.
+    pub watcher_bytes_max: u32,
+    /// Bytes of recent changes kept in memory for watches that resume.
+    pub watch_history_bytes_max: u32,
+    /// Bytes of one component.
+    pub component_bytes_max: u32,
+    /// Bytes of all components.
+    pub components_bytes_max: u64,
+    /// Mounts of the cluster.
+    pub mounts_max: u32,
+    /// Events queued for one mount, beyond which they become one `resync` (rule R12).
+    pub mount_events_max: u32,
+    /// Timers of one mount.
+    pub mount_timers_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            value_bytes_max: 1024 * 1024,
+            txn_bytes_max: 4 * 1024 * 1024,
+            session_replies_max: 4096,
+            session_reply_bytes_max: 8 * 1024 * 1024,
+            session_ephemerals_max: 10_000,
+            session_waits_max: 1024,
+            session_watches_max: 1024,
+            sessions_max: 100_000,
+            session_timeout_min_ms: 1000,
+            session_timeout_max_ms: 300_000,
+            views_max: 64,
+            watcher_bytes_max: 4 * 1024 * 1024,
+            watch_history_bytes_max: 16 * 1024 * 1024,
+            component_bytes_max: 32 * 1024 * 1024,
+            components_bytes_max: 256 * 1024 * 1024,
+            mounts_max: 1024,
+            mount_events_max: 10_000,
+            mount_timers_max: 10_000,
+        }
+    }
+}

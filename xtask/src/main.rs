@@ -1,0 +1,2 @@
+//! Folkmoot.
+fn main() {}
