@@ -3,6 +3,7 @@
 //!
 //! - [`consensus`]: term, vote, log, peers. Knows nothing of trees or plugins.
 //! - [`log`]: how consensus' records become bytes of segments, and how they are recovered.
+//! - [`checkpoint`]: the port behind which a member keeps its state between restarts.
 //! - [`execution`]: sessions, the tree, waits, watches, mounts.
 //! - [`state`]: what is replicated, the overlay over it, and how effects are applied.
 //! - [`plugin`]: how execution calls a guest, whoever runs it.
@@ -10,6 +11,7 @@
 //! Time, seeds and bytes come in as arguments; work goes out as actions. Nothing here reads a
 //! clock, draws randomness, starts a thread, does I/O, or iterates in hash order.
 
+pub mod checkpoint;
 pub mod consensus;
 pub mod execution;
 pub mod log;
