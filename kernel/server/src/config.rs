@@ -156,18 +156,19 @@ impl ServerConfig {
     ///
     /// The text is not valid.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self =
-            toml::from_str(text).map_err(|source| ConfigError::Malformed {
-                path: path.to_owned(),
-                source: Box::new(source),
-            })?;
+        let mut config: Self = toml::from_str(text).map_err(|source| ConfigError::Malformed {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         if config.member == MemberId::ZERO {
             return Err(ConfigError::MemberZero {
                 path: path.to_owned(),
             });
         }
         let actual = config.log.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&actual) || !actual.is_multiple_of(4096) {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&actual)
+            || !actual.is_multiple_of(4096)
+        {
             return Err(ConfigError::SegmentBytes {
                 path: path.to_owned(),
                 actual,

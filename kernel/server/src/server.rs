@@ -136,11 +136,7 @@ impl Server {
 }
 
 impl Network {
-    fn open(
-        identity: &Identity,
-        peers: UdpSocket,
-        clients: UdpSocket,
-    ) -> Result<Self, StartError> {
+    fn open(identity: &Identity, peers: UdpSocket, clients: UdpSocket) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

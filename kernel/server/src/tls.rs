@@ -169,7 +169,9 @@ impl Identity {
     }
 
     fn server(&self, role: &str, alpn: &[u8]) -> Result<rustls::ServerConfig, CertificateError> {
-        let verifier = self.verifier(role).map_err(|error| self.key_error(&error))?;
+        let verifier = self
+            .verifier(role)
+            .map_err(|error| self.key_error(&error))?;
         let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| self.key_error(&error))?
@@ -183,12 +185,10 @@ impl Identity {
     }
 
     fn verifier(&self, role: &str) -> Result<RoleVerifier, rustls::Error> {
-        let inner = WebPkiClientVerifier::builder_with_provider(
-            self.roots.clone(),
-            self.provider.clone(),
-        )
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let inner =
+            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
         let role = ServerName::try_from(role.to_owned())
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         Ok(RoleVerifier { inner, role })
