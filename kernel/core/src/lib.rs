@@ -6,6 +6,7 @@
 //! - [`checkpoint`]: the port behind which a member keeps its state between restarts.
 //! - [`execution`]: sessions, the tree, waits, watches, mounts.
 //! - [`state`]: what is replicated, the overlay over it, and how effects are applied.
+//! - [`mutation`]: switches that take a rule out, so that its check is seen to fail.
 //! - [`plugin`]: how execution calls a guest, whoever runs it.
 //!
 //! Time, seeds and bytes come in as arguments; work goes out as actions. Nothing here reads a
@@ -15,5 +16,6 @@ pub mod checkpoint;
 pub mod consensus;
 pub mod execution;
 pub mod log;
+pub mod mutation;
 pub mod plugin;
 pub mod state;

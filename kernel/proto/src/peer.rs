@@ -96,6 +96,9 @@ pub enum ConsensusMessage {
         round: u64,
         /// How far the follower's log is durable and known to match, or where it does not.
         result: Result<LogIndex, AppendConflict>,
+        /// Whether the answer counts for a quorum: not from a member whose promises are lost with
+        /// its disk (rules R21, R23), which answers only to be sent what it lacks.
+        counts: bool,
     },
     /// The leader lives (rule R16: touch rounds and read rounds ride on it).
     Heartbeat {
@@ -112,6 +115,11 @@ pub enum ConsensusMessage {
         term: Term,
         /// The round that is answered.
         round: u64,
+        /// How far the follower's log is known to match, durable or not: the leader sees by it
+        /// that appends were lost with a stream.
+        verified: LogIndex,
+        /// As in `AppendReply`.
+        counts: bool,
     },
     /// The leader asks for an election at once (thesis §3.10).
     TimeoutNow {

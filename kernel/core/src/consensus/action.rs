@@ -1,6 +1,7 @@
 //! What goes into the consensus machine and comes out of it.
 
 use bytes::Bytes;
+use folkmoot_proto::bootstrap::BootstrapError;
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ConsensusMessage, ReadContext};
 use folkmoot_proto::record::StateMeta;
@@ -81,9 +82,42 @@ pub struct RecoveredLog {
     /// Set if data below the durable mark was lost: up to this index the log can not be trusted to
     /// be what was acknowledged. No vote and no acknowledgement until it is repaired (rule R23).
     pub damaged_up_to: Option<LogIndex>,
-    /// Set for a folder that was wiped: entry 1 is not here and must come from the leader (rule
-    /// R21). Such a member does not vote before it has it.
+    /// Set for a folder that was made empty after the cluster had begun, and for all of that
+    /// folder's life (rule R21): its former life may have voted and acknowledged, and nobody knows
+    /// what. Such a member receives entries, entry 1 first, but neither votes nor counts for a
+    /// quorum until the members are changed. `bootstrap` is empty while entry 1 is not here.
     pub wiped: bool,
+}
+
+/// Why a consensus machine can not continue a log. The member must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The bootstrap entry does not say who the members are.
+    #[error("the log's first entry: {0}")]
+    Bootstrap(#[from] BootstrapError),
+    /// The cluster has no such member.
+    #[error("member {member} is not in the cluster of {voters:?}")]
+    NotAMember {
+        /// This member.
+        member: MemberId,
+        /// The cluster's.
+        voters: Vec<MemberId>,
+    },
+    /// The log's parts contradict each other.
+    #[error("the recovered log does not fit together: {what}")]
+    Inconsistent {
+        /// What does not fit.
+        what: &'static str,
+    },
+}
+
+/// What stalls in a leader's own process (rule R19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// Its writes to the log.
+    Disk,
+    /// Its execution of requests.
+    Execution,
 }
 
 /// A batch that execution proposes. It is appended only if the chain holds (rule R3).
@@ -163,6 +197,12 @@ pub enum Action {
     Committed {
         /// In order, without gaps.
         entries: Vec<Entry>,
+    },
+    /// For the shell, in the same FIFO: the snapshot given to `snapshot_installed` is in the log.
+    /// Execution is built anew from its folder; what is `Committed` after this follows it.
+    SnapshotInstalled {
+        /// Where it stands.
+        meta: StateMeta,
     },
     /// For execution, in the same FIFO: this member leads.
     Elected {

@@ -1,0 +1,113 @@
+//! Switches that take single rules out, so that one build of the simulator shows that each rule is
+//! held by a check that fails without it.
+//!
+//! Without the feature `mutants` no switch can be on, and [`is_on`] costs nothing. With it, at most
+//! one is on in a process.
+
+macro_rules! mutations {
+    ($($(#[doc = $doc:literal])+ $name:ident = $rule:literal,)+) => {
+        /// A rule, or a part of one, taken out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutation {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Mutation {
+            /// All of them, by rule.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The rule that is taken out.
+            #[must_use]
+            pub const fn rule(self) -> &'static str {
+                match self {
+                    $(Self::$name => $rule,)+
+                }
+            }
+
+            /// The name to switch it on by.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// What is done wrong.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+mutations! {
+    /// A batch is appended though the one before it was refused.
+    AppendUnchained = "R3",
+    /// Contact with a quorum counts from the time its answer is handled.
+    ContactFromReceipt = "R8",
+    /// A vote leaves before it is durable.
+    VoteBeforeDurable = "R17",
+    /// A follower acknowledges entries that are not durable.
+    AckBeforeDurable = "R17",
+    /// A leader counts its own entries before they are durable.
+    LeaderCountsUndurable = "R17",
+    /// Durability is kept by index alone, so that a truncated entry counts for the one in its place.
+    DurableByIndexAlone = "R17",
+    /// A member hands entries to execution that are committed and not durable here.
+    ApplyUndurable = "R17",
+    /// A follower takes the leader's commit index beyond what it has verified in this term.
+    CommitUnverified = "R18",
+    /// A leader commits an entry of an earlier term by counting (Raft §5.4.2).
+    CommitEarlierTerm = "R18",
+    /// A leader without a quorum stays in office.
+    StayWithoutQuorum = "R19",
+    /// Commit advances and no follower is told before the next append.
+    SilentCommit = "R19",
+    /// A read barrier holds without a round.
+    ReadWithoutRound = "R20",
+    /// A read barrier holds before an entry of the leader's own term is committed.
+    ReadBeforeOwnEntry = "R20",
+    /// A wiped member votes and acknowledges as if nothing was lost.
+    WipedVotes = "R21",
+    /// A member whose log was damaged votes and acknowledges before it is repaired.
+    DamagedVotes = "R23",
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    use super::Mutation;
+
+    /// The mutation that is on, plus 1; 0 for none.
+    static ON: AtomicU32 = AtomicU32::new(0);
+
+    /// Switches a mutation on, for the whole process, in place of the one that was on.
+    pub fn switch_on(mutation: Mutation) {
+        ON.store(mutation as u32 + 1, Ordering::Relaxed);
+    }
+
+    /// Switches off what is on.
+    pub fn switch_off() {
+        ON.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a mutation is on.
+    #[must_use]
+    pub fn is_on(mutation: Mutation) -> bool {
+        ON.load(Ordering::Relaxed) == mutation as u32 + 1
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{is_on, switch_off, switch_on};
+
+/// Whether a mutation is on: never in this build.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub const fn is_on(_mutation: Mutation) -> bool {
+    false
+}
