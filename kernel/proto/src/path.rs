@@ -224,7 +224,7 @@ mod tests {
             NodePath::parse(&"/d".repeat(PATH_DEPTH_MAX + 1)),
             Err(PathError::TooLong)
         );
-        let long = format!("/{}", vec![name.as_str(); 4].join("/"));
+        let long = format!("/{}", [name.as_str(); 4].join("/"));
         assert_eq!(long.len(), PATH_BYTES_MAX);
         assert!(NodePath::parse(&long).is_ok());
         assert_eq!(
