@@ -5,6 +5,7 @@
 //! - [`client`]: the frames of a session's stream and of a connection's control stream.
 //! - [`peer`]: the frames between members.
 //! - [`effect`] and [`batch`]: what one log entry holds, in a compact encoding of its own.
+//! - [`codec`]: what the compact encodings share.
 //! - [`record`]: what a checkpoint holds.
 //! - [`limits`]: every cap, with its reason.
 //!
@@ -18,6 +19,7 @@
 pub mod batch;
 pub mod bootstrap;
 pub mod client;
+pub mod codec;
 pub mod effect;
 pub mod entry;
 pub mod frame;
@@ -29,4 +31,4 @@ pub mod record;
 pub mod reply;
 
 pub use ids::*;
-pub use path::{NodePath, PathError};
+pub use path::{NodePath, PathError, split_last};

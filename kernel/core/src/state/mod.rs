@@ -1,1 +1,27 @@
 //! What is replicated, the overlay over it, and how effects are applied.
+//!
+//! - [`State`] is the committed state; [`Speculative`] is what a leader executes on: a state and an
+//!   overlay of what was executed and is not applied yet.
+//! - [`View`] reads either; everything that a transaction rests on is read through it.
+//! - [`ApplyError`]: effects are applied by one code for both (rule R5), strictly (rule R6).
+
+mod applied;
+mod apply;
+mod committed;
+pub mod kernel_nodes;
+mod key;
+mod speculative;
+mod store;
+mod value;
+mod view;
+
+pub use applied::{AppliedTxn, NodeChange, Notice};
+pub use apply::{ApplyError, NodeProblem, Stamp};
+pub use committed::{Position, State};
+pub use key::{BadKey, Key, PathKey, compare_paths};
+pub use speculative::{Savepoint, Speculative};
+pub use value::{
+    Component, Counters, Directory, EventQueue, Mount, Node, NodeFixed, NodeRecord, SealedUpload,
+    Session, StoredCompletion, StoredReply, Timer, Upload, Value, Wait, reply_bytes,
+};
+pub use view::View;
