@@ -1,1 +1,81 @@
-//! Folkmoot.
+//! What a Folkmoot plugin is written with.
+//!
+//! A plugin is a struct, a trait and one line. The same file runs natively, in a unit test or in
+//! the simulator, and as a Wasm component in the cluster:
+//!
+//! ```
+//! use folkmoot_sdk::prelude::*;
+//!
+//! /// A counter under its mount: `add` replies with the new total.
+//! #[derive(Default)]
+//! struct Counter;
+//!
+//! impl Recipe for Counter {
+//!     fn describe() -> Description {
+//!         Description::new("counter", "0.1.0").operation("add", "Adds `amount`.")
+//!     }
+//!
+//!     fn invoke(&self, cx: &mut Context, operation: Operation) -> Result<Outcome, Rejection> {
+//!         let total = cx.tree().read_u64("total")? + operation.argument::<u64>("amount")?;
+//!         cx.tree_mut().write_u64("total", total)?;
+//!         Outcome::reply(&total)
+//!     }
+//! }
+//! folkmoot_sdk::export!(Counter);
+//!
+//! // And its test:
+//! use folkmoot_sdk::testing::Mount;
+//! use serde_json::json;
+//!
+//! let mut mount = Mount::of::<Counter>();
+//! let session = mount.open_session();
+//! assert_eq!(mount.call(session, "add", json!({"amount": 2})), json!(2));
+//! assert_eq!(mount.call(session, "add", json!({"amount": 3})), json!(5));
+//! ```
+//!
+//! What a plugin must remember is in the tree below its mount, which it reaches through the
+//! [`Context`]. Its struct holds its configuration and nothing else: an instance may be thrown
+//! away at any moment, and what a rejected call did is undone in the tree, but not in memory.
+//!
+//! The contract with the kernel is the WIT package `folkmoot:plugin`, in `wit/`.
+
+pub mod context;
+pub mod description;
+pub mod event;
+pub mod host;
+pub mod ids;
+pub mod instance;
+pub mod operation;
+pub mod recipe;
+pub mod rejection;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod wasm;
+
+/// What a plugin's file begins with.
+pub mod prelude {
+    pub use crate::context::Context;
+    pub use crate::description::Description;
+    pub use crate::event::{Event, WaitEndCause};
+    pub use crate::host::{Node, Stat, TreeError};
+    pub use crate::ids::{LogTime, SessionId, Ticket, Zxid};
+    pub use crate::operation::{Operation, Outcome};
+    pub use crate::recipe::Recipe;
+    pub use crate::rejection::Rejection;
+}
+
+/// Makes a recipe the component's export. Natively it says nothing.
+///
+/// One crate exports one recipe, and is built as a `cdylib` for `wasm32-unknown-unknown`.
+#[macro_export]
+macro_rules! export {
+    ($recipe:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Component = $crate::wasm::Component<$recipe>;
+    $crate::wasm::export_component!(Component with_types_in $crate::wasm::bindings);
+        };
+    };
+}
