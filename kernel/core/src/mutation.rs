@@ -46,6 +46,42 @@ macro_rules! mutations {
 mutations! {
     /// A batch is appended though the one before it was refused.
     AppendUnchained = "R3",
+    /// A refusal is answered and not logged.
+    RefusalsUnlogged = "R1",
+    /// A request beyond the session's next one is executed.
+    AcceptGap = "R2",
+    /// A leader goes on executing on its overlay after a batch was refused.
+    KeepOverlay = "R3",
+    /// A new leader executes before it has applied its own first entry.
+    ExecuteBeforeOwnEntry = "R4",
+    /// A batch is proposed though its bytes do not decode to what was applied.
+    ProposeUnchecked = "R5",
+    /// A mount over its share, or with an open breaker, is called all the same.
+    NoThrottle = "R7",
+    /// The log clock of a new leader is its monotonic clock.
+    LogClockRestarts = "R9",
+    /// A request that was executed is executed again when it is repeated.
+    ExecuteRepeated = "R10",
+    /// Completing a wait that is over tells the guest that it was completed.
+    DeadWaitCompleted = "R11",
+    /// Plugins do not hear of sessions that end.
+    SessionEndUntold = "R12",
+    /// An event whose handler faults is lost.
+    FaultLosesEvent = "R12",
+    /// A guard holds while any node is at its path.
+    GuardByPresence = "R13",
+    /// Warm instances outlive the overlay that they remember.
+    KeepInstances = "R14",
+    /// A warm instance outlives a call whose writes were rolled back.
+    KeepInstanceAfterRejection = "R14",
+    /// Requests and touches of an older attachment are taken.
+    IgnoreEpoch = "R15",
+    /// A member says that a session is over before that is committed.
+    ExpiredByHearsay = "R15",
+    /// Touches are accepted without a quorum round.
+    TouchWithoutQuorum = "R16",
+    /// Replies overtake the events of their transaction.
+    ReplyBeforeEvents = "R28",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

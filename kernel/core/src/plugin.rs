@@ -143,6 +143,12 @@ pub trait PluginRuntime {
         view: TxnView,
     ) -> (TxnView, CallResult);
 
+    /// Microseconds that the last call took, for the mounts' shares of time (rule R7). A runtime
+    /// without a clock answers 0, and no mount is over its share.
+    fn last_call_micros(&self) -> u64 {
+        0
+    }
+
     /// Drops warm instances (rule R14).
     fn discard(&mut self, which: Discard);
 }

@@ -202,6 +202,14 @@ pub enum ExecutionAction {
         /// Its digest.
         digest: Digest,
     },
+    /// A line that a guest has logged, for the operator. Not replicated, and not more than the
+    /// guest's calls on this leader have said.
+    GuestLog {
+        /// The mount's path.
+        mount: String,
+        /// The line.
+        line: String,
+    },
     /// This member's state is wrong (rules R3, R5, R27): it must stop and say why.
     Stop {
         /// Why.
