@@ -436,6 +436,9 @@ pub enum WatchScope {
 }
 
 /// Begins a watch; it lasts until it is ended (persistent, as ZooKeeper's `addWatch`).
+///
+/// The first frame of a watch without a snapshot is a [`ServerFrame::Progress`] with the zxid after
+/// which changes are told: the client knows by it that the watch is in place, and where to resume.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Watch {
     /// Names it; events carry it.
@@ -479,7 +482,8 @@ pub enum ServerFrame {
         /// The answer.
         reply: Reply,
     },
-    /// A wait ended.
+    /// A wait ended. Every completion that is kept is sent again after each attachment, until it is
+    /// acknowledged; it may come before the repeated answer of the request that began the wait.
     Completion {
         /// The wait.
         ticket: Ticket,

@@ -1,0 +1,527 @@
+//! The task that owns a session: it carries out what [`SessionCore`] says.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use folkmoot_proto::client::{Guard, Operation, Query, ReadOutcome, ServerFrame, Watch};
+use folkmoot_proto::reply::Outcome;
+use folkmoot_proto::{ConnEpoch, ReadId, RequestId, SessionId, WatchId, Zxid};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::connector::Connector;
+use crate::core::{LeaseView, Output, SessionCore, WatchNews};
+use crate::error::{ConnectError, ReadError, Unanswered, WatchError, WriteError};
+use crate::link::{Link, Notice, sleep_until};
+use crate::stream::{FrameStream, StreamLost};
+
+/// Requests and reads that wait for an answer; the handle holds back the next ones.
+pub(crate) const BACKLOG_MAX: usize = 8192;
+
+/// Bytes encoded ahead of what the connection takes.
+const WRITE_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Commands taken in one turn, so that they leave in one packet where they fit.
+const COMMANDS_A_TURN: usize = 256;
+
+/// Bytes of events that wait for the program to take them; as a member's budget.
+pub(crate) const WATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Pauses between attempts to attach.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_LAST: Duration = Duration::from_secs(1);
+
+/// An attachment that lasted as long was a good one: the next attempt comes without a pause.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// When every handle is dropped, what was submitted may still leave within this time.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a request's answer is.
+pub(crate) type RequestResult = Result<(Zxid, Outcome), WriteError>;
+/// What a read's answer is.
+pub(crate) type ReadResult = Result<(Zxid, ReadOutcome), ReadError>;
+
+/// Names a call or a watch between a handle and the task.
+pub(crate) type Key = u64;
+
+/// What a handle asks of the task.
+pub(crate) enum Command {
+    Request {
+        operation: Operation,
+        guards: Vec<Guard>,
+        answer: oneshot::Sender<RequestResult>,
+        /// Named where it may be cancelled.
+        key: Option<Key>,
+    },
+    /// Ends a call's wait; without someone to tell, the call's answer is not wanted either.
+    Cancel {
+        key: Key,
+        answer: Option<oneshot::Sender<RequestResult>>,
+    },
+    Read {
+        linearizable: bool,
+        query: Query,
+        answer: oneshot::Sender<ReadResult>,
+    },
+    Watch {
+        key: Key,
+        watch: Watch,
+        sink: WatchSink,
+    },
+    EndWatch {
+        key: Key,
+    },
+}
+
+/// Where a watch's news go.
+pub(crate) struct WatchSink {
+    pub(crate) news: mpsc::UnboundedSender<WatchNews>,
+    /// Bytes of news that were not taken.
+    pub(crate) waiting: Arc<AtomicUsize>,
+}
+
+/// A session that was opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    pub(crate) session: SessionId,
+    pub(crate) timeout: Duration,
+}
+
+struct Attachment {
+    link: Arc<Link>,
+    stream: FrameStream,
+    registered: Option<(SessionId, ConnEpoch)>,
+    since: Instant,
+}
+
+type Connecting =
+    Pin<Box<dyn Future<Output = Result<(Arc<Link>, FrameStream), ConnectError>> + Send>>;
+
+/// The task's state.
+pub(crate) struct Driver {
+    core: SessionCore,
+    connector: Arc<Connector>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    inbox: Vec<Command>,
+    attachment: Option<Attachment>,
+    connecting: Option<Connecting>,
+    notices: (
+        mpsc::UnboundedSender<Notice>,
+        mpsc::UnboundedReceiver<Notice>,
+    ),
+    answers: HashMap<RequestId, (oneshot::Sender<RequestResult>, Option<Key>)>,
+    calls: HashMap<Key, RequestId>,
+    reads: HashMap<ReadId, oneshot::Sender<ReadResult>>,
+    watches: HashMap<WatchId, (WatchSink, Key)>,
+    watch_keys: HashMap<Key, WatchId>,
+    lease: watch::Sender<LeaseView>,
+    opened: Option<oneshot::Sender<Result<Opened, ConnectError>>>,
+    /// The connection that did not serve.
+    avoid: Option<u64>,
+    /// Attachments that failed in a row.
+    failures: u32,
+    /// Every handle is dropped; the task ends at this instant at the latest.
+    abandoned: Option<Instant>,
+}
+
+impl Driver {
+    /// A task for a session that is to be opened.
+    pub(crate) fn new(
+        core: SessionCore,
+        connector: Arc<Connector>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        lease: watch::Sender<LeaseView>,
+        opened: oneshot::Sender<Result<Opened, ConnectError>>,
+    ) -> Self {
+        Self {
+            core,
+            connector,
+            commands,
+            inbox: Vec::new(),
+            attachment: None,
+            connecting: None,
+            notices: mpsc::unbounded_channel(),
+            answers: HashMap::new(),
+            calls: HashMap::new(),
+            reads: HashMap::new(),
+            watches: HashMap::new(),
+            watch_keys: HashMap::new(),
+            lease,
+            opened: Some(opened),
+            avoid: None,
+            failures: 0,
+            abandoned: None,
+        }
+    }
+
+    /// Runs until the session is over, or every handle is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.carry_out();
+            if self.core.is_over() || self.is_done() {
+                break;
+            }
+            if self.attachment.is_none() && self.connecting.is_none() {
+                self.connecting = Some(self.connect());
+            }
+            if let Err(lost) = self.fill() {
+                self.detach(&lost.to_string());
+                continue;
+            }
+            self.turn().await;
+        }
+        self.leave();
+    }
+
+    /// Waits for the next event, and hands it to the machine.
+    async fn turn(&mut self) {
+        let now = clock::now();
+        let wake = self
+            .core
+            .poll_timeout(now)
+            .map(|tick| Instant::now() + Duration::from_micros(tick.0.saturating_sub(now.0)));
+        let wake = [wake, self.abandoned].into_iter().flatten().min();
+        let listens = self.abandoned.is_none() && self.core.backlog() < BACKLOG_MAX;
+        tokio::select! {
+            count = self.commands.recv_many(&mut self.inbox, COMMANDS_A_TURN), if listens => {
+                if count == 0 {
+                    self.abandoned = Some(Instant::now() + LINGER);
+                }
+                for command in std::mem::take(&mut self.inbox) {
+                    self.handle_command(command);
+                }
+            }
+            connected = finished(&mut self.connecting) => self.handle_connected(connected).await,
+            progress = progress(&mut self.attachment) => match progress {
+                Ok(()) => self.handle_frames(),
+                Err(lost) => self.detach(&lost.to_string()),
+            },
+            Some(Notice::Renewed { sent }) = self.notices.1.recv() => {
+                self.core.handle_heartbeat_ack(clock::now(), sent);
+            }
+            () = sleep_until(wake) => {}
+        }
+        self.core.handle_timeout(clock::now());
+    }
+
+    /// With no handle left, nothing is left to do when everything that was submitted is answered,
+    /// or can not be sent soon.
+    fn is_done(&self) -> bool {
+        let Some(at_the_latest) = self.abandoned else {
+            return self.opened.as_ref().is_some_and(oneshot::Sender::is_closed);
+        };
+        self.core.backlog() == 0 || self.attachment.is_none() || Instant::now() >= at_the_latest
+    }
+
+    fn connect(&mut self) -> Connecting {
+        let connector = Arc::clone(&self.connector);
+        let avoid = self.avoid;
+        let pause = match self.failures {
+            0 => Duration::ZERO,
+            failures => (PAUSE_FIRST * (1 << failures.min(6)) / 2).min(PAUSE_LAST),
+        };
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let link = connector.link(avoid).await?;
+            let stream = link.open_stream().await.map_err(|error| {
+                let error = crate::link::connection_error(error);
+                let attempt = crate::error::Attempt {
+                    endpoint: link.endpoint.clone(),
+                    error,
+                };
+                ConnectError::NoMemberAnswers {
+                    attempts: vec![attempt],
+                }
+            })?;
+            Ok((link, stream))
+        })
+    }
+
+    async fn handle_connected(
+        &mut self,
+        connected: Result<(Arc<Link>, FrameStream), ConnectError>,
+    ) {
+        self.connecting = None;
+        match connected {
+            Ok((link, stream)) => {
+                let mut members: Vec<_> = vec![link.welcome.member];
+                if self.connector.config().learn_members {
+                    members.extend(link.welcome.members.iter().map(|(member, _)| *member));
+                }
+                self.core.handle_connected(clock::now(), members);
+                let since = Instant::now();
+                self.attachment = Some(Attachment {
+                    link,
+                    stream,
+                    registered: None,
+                    since,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no member answers");
+                self.failures = self.failures.saturating_add(1);
+                self.avoid = None;
+                if let Some(opened) = self.opened.take() {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        }
+    }
+
+    fn handle_frames(&mut self) {
+        loop {
+            let Some(attachment) = &mut self.attachment else {
+                return;
+            };
+            let member = attachment.link.welcome.member;
+            let lost = match attachment.stream.take::<ServerFrame>() {
+                Ok(None) => return,
+                Ok(Some(frame)) => match self.core.handle_frame(clock::now(), member, frame) {
+                    Ok(()) => {
+                        self.carry_out();
+                        continue;
+                    }
+                    Err(violation) => violation.to_string(),
+                },
+                Err(lost) => lost.to_string(),
+            };
+            self.detach(&lost);
+            return;
+        }
+    }
+
+    /// Encodes what may be sent.
+    fn fill(&mut self) -> Result<(), StreamLost> {
+        let Some(attachment) = &mut self.attachment else {
+            return Ok(());
+        };
+        let now = clock::now();
+        while attachment.stream.queued() < WRITE_AHEAD_BYTES {
+            match self.core.poll_frame(now) {
+                Some(frame) => attachment.stream.queue(&frame)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the stream up; another member is tried next.
+    fn detach(&mut self, reason: &str) {
+        let Some(attachment) = self.attachment.take() else {
+            return;
+        };
+        tracing::debug!(member = %attachment.link.welcome.member, reason, "detached");
+        let steady = attachment.since.elapsed() >= STEADY && attachment.registered.is_some();
+        self.failures = if steady {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
+        self.avoid = Some(attachment.link.generation);
+        if let Some((session, epoch)) = attachment.registered {
+            attachment.link.unregister(session, epoch);
+        }
+        self.core.handle_disconnected();
+    }
+
+    fn leave(&mut self) {
+        self.detach("the session's task ends");
+        if let Some(opened) = self.opened.take() {
+            let after = self.connector.config().connect_timeout;
+            let _ = opened.send(Err(ConnectError::NoLeader { after }));
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Request {
+                operation,
+                guards,
+                answer,
+                key,
+            } => {
+                let id = self.core.submit(operation, guards);
+                self.answers.insert(id, (answer, key));
+                if let Some(key) = key {
+                    self.calls.insert(key, id);
+                }
+            }
+            Command::Cancel { key, answer } => {
+                let Some(id) = self.calls.get(&key).copied() else {
+                    if let Some(answer) = answer {
+                        let _ = answer.send(Ok((Zxid::ZERO, Outcome::NothingToCancel)));
+                    }
+                    return;
+                };
+                match answer {
+                    Some(answer) => match self.core.cancel(id) {
+                        Some(cancel) => {
+                            self.answers.insert(cancel, (answer, None));
+                        }
+                        None => {
+                            let _ = answer.send(Ok((Zxid::ZERO, Outcome::NothingToCancel)));
+                        }
+                    },
+                    None => self.core.abandon(id),
+                }
+            }
+            Command::Read {
+                linearizable,
+                query,
+                answer,
+            } => {
+                let id = self.core.submit_read(linearizable, query);
+                self.reads.insert(id, answer);
+            }
+            Command::Watch { key, watch, sink } => {
+                let id = self.core.submit_watch(watch);
+                self.watches.insert(id, (sink, key));
+                self.watch_keys.insert(key, id);
+            }
+            Command::EndWatch { key } => {
+                if let Some(id) = self.watch_keys.remove(&key) {
+                    self.watches.remove(&id);
+                    self.core.end_watch(id);
+                }
+            }
+        }
+    }
+
+    /// Does and tells what the machine put out.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Answer(answer) => {
+                    let zxid = answer.zxid;
+                    let result = answer.reply.map(|outcome| (zxid, outcome));
+                    self.answer(answer.id, result.map_err(WriteError::Refused));
+                }
+                Output::Unanswered { id, sent } => {
+                    let ended = self.ended(sent);
+                    self.answer(id, Err(WriteError::Unanswered(ended)));
+                }
+                Output::ReadAnswer(answer) => {
+                    let zxid = answer.zxid;
+                    let result = answer.result.map(|outcome| (zxid, outcome));
+                    self.answer_read(answer.id, result.map_err(ReadError::Refused));
+                }
+                Output::ReadUnanswered { id, sent } => {
+                    let ended = self.ended(sent);
+                    self.answer_read(id, Err(ReadError::Unanswered(ended)));
+                }
+                Output::Watch(id, news) => self.tell_watch(id, news),
+                Output::Attached {
+                    session,
+                    epoch,
+                    timeout_ms,
+                } => {
+                    self.handle_attached(session, epoch, timeout_ms);
+                }
+                Output::Lease(view) => {
+                    self.lease.send_replace(view);
+                }
+                Output::Move { reason } => self.detach(&reason),
+                Output::OpenRefused(refused) => {
+                    if let Some(opened) = self.opened.take() {
+                        let _ = opened.send(Err(ConnectError::Refused(refused)));
+                    }
+                }
+                Output::Ended { expired } => tracing::debug!(expired, "the session is over"),
+            }
+        }
+    }
+
+    fn ended(&self, sent: bool) -> Unanswered {
+        let standing = self.lease.borrow().standing;
+        let expired = standing == crate::Standing::Ended { expired: true };
+        Unanswered::SessionEnded { expired, sent }
+    }
+
+    fn answer(&mut self, id: RequestId, result: RequestResult) {
+        if let Some((answer, key)) = self.answers.remove(&id) {
+            if let Some(key) = key {
+                self.calls.remove(&key);
+            }
+            let _ = answer.send(result);
+        }
+    }
+
+    fn answer_read(&mut self, id: ReadId, result: ReadResult) {
+        if let Some(answer) = self.reads.remove(&id) {
+            let _ = answer.send(result);
+        }
+    }
+
+    fn handle_attached(&mut self, session: SessionId, epoch: ConnEpoch, timeout_ms: u32) {
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        if let Some(attachment) = &mut self.attachment {
+            attachment.registered = Some((session, epoch));
+            attachment
+                .link
+                .register(session, epoch, timeout, self.notices.0.clone());
+        }
+        if let Some(opened) = self.opened.take() {
+            let _ = opened.send(Ok(Opened { session, timeout }));
+        }
+    }
+
+    fn tell_watch(&mut self, id: WatchId, news: WatchNews) {
+        let Some((sink, key)) = self.watches.get(&id) else {
+            return;
+        };
+        let bytes = news_bytes(&news);
+        let over = matches!(news, WatchNews::Over(_));
+        let waiting = sink.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let full = !over && waiting > WATCH_BYTES_MAX;
+        let news = if full {
+            WatchNews::Over(WatchError::NotTaken {
+                limit: WATCH_BYTES_MAX,
+            })
+        } else {
+            news
+        };
+        let gone = sink.news.send(news).is_err();
+        if over || full || gone {
+            self.watch_keys.remove(key);
+            self.watches.remove(&id);
+            self.core.end_watch(id);
+        }
+    }
+}
+
+/// What news weigh in a watch's budget.
+pub(crate) fn news_bytes(news: &WatchNews) -> usize {
+    const EACH: usize = 64;
+    match news {
+        WatchNews::Snapshot { nodes, .. } => nodes
+            .iter()
+            .map(|node| EACH + node.path.len() + node.data.len())
+            .sum(),
+        WatchNews::Events { changes, .. } => changes
+            .iter()
+            .map(|change| EACH + change.path.len() + change.data.len())
+            .sum(),
+        WatchNews::Began(_) | WatchNews::Progress(_) | WatchNews::Over(_) => EACH,
+    }
+}
+
+async fn finished(
+    connecting: &mut Option<Connecting>,
+) -> Result<(Arc<Link>, FrameStream), ConnectError> {
+    match connecting {
+        Some(connecting) => connecting.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn progress(attachment: &mut Option<Attachment>) -> Result<(), StreamLost> {
+    match attachment {
+        Some(attachment) => attachment.stream.progress().await,
+        None => std::future::pending().await,
+    }
+}
