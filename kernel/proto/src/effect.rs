@@ -59,8 +59,8 @@ pub enum Effect {
         /// Where.
         member: MemberId,
     },
-    /// A session goes, with its replies, completions and follows. Its ephemeral nodes and waits go
-    /// by effects of their own in the same transaction.
+    /// A session goes, with its replies, completions, follows and unsealed uploads. Its ephemeral
+    /// nodes and waits go before it, by effects of their own in the same transaction.
     CloseSession {
         /// The session.
         session: SessionId,
@@ -80,7 +80,7 @@ pub enum Effect {
         session: SessionId,
         /// The request that waits.
         request: RequestId,
-        /// The mount whose plugin may complete it.
+        /// The mount whose plugin may complete it; zero where the kernel does (an installation).
         mount: MountId,
         /// When the kernel ends it.
         deadline: Option<LogTime>,
@@ -92,7 +92,7 @@ pub enum Effect {
         /// The wait.
         ticket: Ticket,
     },
-    /// A mount wants to hear of a session's end.
+    /// A mount wants to hear of a session's end; nothing changes if it does already.
     FollowSession {
         /// The mount.
         mount: MountId,
@@ -145,7 +145,8 @@ pub enum Effect {
         /// belong to it (rule R14).
         version: Zxid,
     },
-    /// A mount goes, with its timers, events and follows. Its waits end by effects of their own.
+    /// A mount goes, with its timers, events and follows. Its waits end before it, by effects of
+    /// their own.
     RemoveMount {
         /// The mount.
         mount: MountId,
@@ -237,3 +238,41 @@ pub enum WaitEndCause {
     /// Its mount was removed. The plugin does not hear of this one.
     MountRemoved,
 }
+
+crate::compact_enum!(Effect {
+    1 = CreateNode { path, data, owner, parent_cversion, parent_sequence },
+    2 = SetNode { path, data, version },
+    3 = DeleteNode { path, parent_cversion },
+    4 = OpenSession { secret, timeout_ms, member },
+    5 = AttachSession { session, epoch, member },
+    6 = CloseSession { session, expired },
+    7 = DropCompletions { session, tickets },
+    8 = BeginWait { session, request, mount, deadline, memo },
+    9 = EndWait { ticket },
+    10 = FollowSession { mount, session },
+    11 = SetTimer { mount, name, due, payload },
+    12 = CancelTimer { mount, name },
+    13 = QueueEvent { mount, event },
+    14 = DequeueEvents { mount, count },
+    15 = PutMount { mount, path, digest, config, version },
+    16 = RemoveMount { mount },
+    17 = PutChunk { digest, session, size, offset, data },
+    18 = SealUpload { digest, name, ticket },
+    19 = DropUpload { digest },
+    20 = PutComponent { digest, description },
+    21 = RemoveComponent { digest },
+});
+
+crate::compact_enum!(MountEvent {
+    1 = SessionClosed { session, removed },
+    2 = WaitEnded { ticket, session, cause, memo },
+    3 = Timer { name, due, payload },
+    4 = Resync,
+});
+
+crate::compact_enum!(WaitEndCause {
+    1 = Deadline,
+    2 = SessionEnded,
+    3 = Cancelled,
+    4 = MountRemoved,
+});

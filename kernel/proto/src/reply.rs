@@ -1,6 +1,7 @@
 //! The answers to write-class requests: outcomes and refusals. Both are logged (rule R1).
 
-use crate::{Ticket, Zxid};
+use crate::codec::{Compact, DecodeError, Input};
+use crate::{PathError, Ticket, Zxid};
 
 /// The answer to a write-class request, given in its place in the session's order.
 pub type Reply = Result<Outcome, Refusal>;
@@ -80,7 +81,7 @@ pub enum Refusal {
         /// The text.
         path: String,
         /// What is wrong with it.
-        error: crate::PathError,
+        error: PathError,
     },
     /// The path is the kernel's own.
     #[error("{path} is below /folkmoot, which only the kernel writes")]
@@ -287,3 +288,91 @@ impl Refusal {
         )
     }
 }
+
+/// The outcome; or [`REFUSED`] in the place of its tag, and the refusal.
+impl Compact for Reply {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Ok(outcome) => outcome.encode(out),
+            Err(refusal) => {
+                out.push(REFUSED);
+                refusal.encode(out);
+            }
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+        let mut behind = *input;
+        if behind.byte()? == REFUSED {
+            *input = behind;
+            return Refusal::decode(input).map(Err);
+        }
+        Outcome::decode(input).map(Ok)
+    }
+}
+
+/// In the place of an outcome's tag: a refusal follows.
+const REFUSED: u8 = 0;
+
+crate::compact_enum!(Outcome {
+    1 = Created { sequence },
+    2 = Set { version },
+    3 = Deleted,
+    4 = Checked,
+    5 = Multi(outcomes),
+    6 = Synced,
+    7 = Invoked(reply),
+    8 = Waiting(ticket),
+    9 = Cancelled,
+    10 = NothingToCancel,
+    11 = Acknowledged,
+    12 = SessionClosed,
+    13 = ChunkTaken,
+    14 = Installed,
+    15 = Mounted,
+    16 = Unmounted,
+});
+
+crate::compact_enum!(SubOutcome {
+    1 = Created { sequence },
+    2 = Set { version },
+    3 = Deleted,
+    4 = Checked,
+});
+
+crate::compact_enum!(Refusal {
+    1 = BadPath { path, error },
+    2 = Reserved { path },
+    3 = NoNode { path },
+    4 = NodeExists { path },
+    5 = NoParent { path },
+    6 = NotEmpty { path },
+    7 = Undeletable { path },
+    8 = BadVersion { path, expected, actual },
+    9 = GuardFailed { path, token, current },
+    10 = EphemeralParent { path },
+    11 = OwnerNotOpen,
+    12 = TooLarge { what, limit, actual },
+    13 = MultiRefused { index, reason, code },
+    14 = UnknownMount { mount },
+    15 = MountExists { mount },
+    16 = UnknownComponent { digest },
+    17 = ComponentRefused { reason },
+    18 = Rejected { code, message, details },
+    19 = PluginFault { kind, message },
+    20 = PluginLoading { mount },
+    21 = MountThrottled { mount },
+    22 = DeadlinePassed,
+    23 = WaitCancelled,
+    24 = MountRemoved,
+    25 = SessionEnded,
+    26 = BadTimeout { min_ms, max_ms },
+});
+
+crate::compact_enum!(PathError {
+    1 = NotAbsolute,
+    2 = EmptyComponent,
+    3 = RelativeComponent,
+    4 = ControlCharacter,
+    5 = TooLong,
+});

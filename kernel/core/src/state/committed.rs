@@ -62,6 +62,11 @@ impl State {
         self.position
     }
 
+    /// Moves the position, whose entry was applied.
+    pub(super) fn move_to(&mut self, position: Position) {
+        self.position = position;
+    }
+
     /// The bootstrap entry's payload.
     #[must_use]
     pub fn bootstrap_bytes(&self) -> &Bytes {

@@ -8,6 +8,7 @@
 mod applied;
 mod apply;
 mod committed;
+mod entry;
 pub mod kernel_nodes;
 mod key;
 mod speculative;
