@@ -149,9 +149,12 @@ fn compare_with_golden(file: &str, text: &str) {
         .join("tests/golden")
         .join(file);
     if std::env::var_os("FOLKMOOT_GOLDEN").is_some_and(|value| value == "write") {
-        std::fs::write(&path, text).expect("the golden file can be written");
+        let written = std::fs::write(&path, text);
+        assert!(written.is_ok(), "{path:?}: {written:?}");
     }
-    let golden = std::fs::read_to_string(&path).expect("the golden file is there");
+    let Ok(golden) = std::fs::read_to_string(&path) else {
+        panic!("{path:?} is not there");
+    };
     for (line, (golden, now)) in golden.lines().zip(text.lines()).enumerate() {
         assert_eq!(golden, now, "line {} of {file}", line + 1);
     }
