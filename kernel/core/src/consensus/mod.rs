@@ -4,22 +4,64 @@
 //! (rule R8), then [`Consensus::poll_action`] is drained until it is empty, and the shell calls
 //! [`Consensus::handle_timeout`] at [`Consensus::poll_timeout`]. It knows members, terms and
 //! entries; what an entry's payload means is not its business.
+//!
+//! What leaves and when (rule R17): a leader's appends go to the peers at the same time as to its
+//! own disk. Everything else that a member says rests on its term and vote, so it waits in the
+//! [`outbox`] until the hard state is durable; an acknowledgement also waits for its entries.
+//! `Committed` entries are those that are both committed and durable here.
+//!
+//! Who is believed (rules R21, R23): a member whose folder was wiped, or whose log lost data below
+//! its durable mark, may have broken promises that it does not remember. It follows and receives
+//! entries, and all its answers say that they do not count. A damaged member begins with a raised
+//! term, which makes the others elect a leader without it; as soon as its durable log matches that
+//! leader's through an entry of the leader's own term it holds again everything that was committed
+//! before, writes [`LogRecord::Repaired`], and counts. A wiped member never does in this life of
+//! its folder: it comes back by a change of the members.
+//!
+//! - `election`: timeouts, votes, coming into office and leaving it.
+//! - `replication`: what a leader sends, counts and commits; `progress`: what it knows of one peer.
+//! - `follower`: what is appended and acknowledged, and the repair of a damaged log.
+//! - `delivery`: what is handed to execution, and reading old entries back.
+//! - `snapshot`: catching up where the log is gone.
+//! - `reads`: read barriers; `transfer`: handing leadership over.
+//! - `outbox`, `log_view`, `configuration`: what is not durable yet, what is in the log, who votes.
 
 mod action;
+mod configuration;
+mod delivery;
+mod election;
+mod follower;
+mod log_view;
+mod outbox;
+mod progress;
+mod reads;
+mod replication;
+mod snapshot;
+mod transfer;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::peer::{ConsensusMessage, ReadContext};
-use folkmoot_proto::record::StateMeta;
 use folkmoot_proto::{LogIndex, MemberId, Term, Tick, Zxid};
+use rand_core::SeedableRng as _;
+use rand_pcg::Pcg64Mcg;
 
 pub use action::{
     Action, ConsensusConfig, ConsensusStatus, LogRead, LogReadId, PeerProgress, PersistId,
     ProposeRefused, ProposedBatch, RecoverError, RecoveredLog, Role, Stall,
 };
+pub use reads::READS_PENDING_MAX;
+
+use self::configuration::Configuration;
+use self::follower::{Damage, Following};
+use self::log_view::LogView;
+use self::outbox::{Milestone, Outbox};
+use self::replication::Leader;
+use crate::log::LogRecord;
+use crate::mutation::{self, Mutation};
 
 /// Entry 1 of every log, made of the bytes of the bootstrap file (rule R21). No leader appended it:
 /// its term is 0.
@@ -38,8 +80,41 @@ pub fn bootstrap_entry(payload: Bytes) -> Entry {
 #[derive(Debug)]
 pub struct Consensus {
     config: ConsensusConfig,
-    log: RecoveredLog,
-    actions: VecDeque<Action>,
+    rng: Pcg64Mcg,
+    /// The time of the newest input.
+    now: Tick,
+    configuration: Configuration,
+    term: Term,
+    vote: Option<MemberId>,
+    standing: Standing,
+    /// The leader of `term`, once this member has heard of it, and that term.
+    leader_in_term: Option<(Term, MemberId)>,
+    /// What this member has of the leader of `term`.
+    following: Following,
+    election_deadline: Tick,
+    log: LogView,
+    commit: LogIndex,
+    out: Outbox,
+    /// The last entry that was handed to execution.
+    handed: LogIndex,
+    /// The entries that are read back to be handed to execution.
+    handing: Option<LogReadId>,
+    next_log_read: LogReadId,
+    /// Read barriers that the leader was asked for, and when it was asked last.
+    forwarded_reads: BTreeMap<ReadContext, Tick>,
+    wiped: bool,
+    damage: Option<Damage>,
+}
+
+/// Where a member stands in its term.
+#[derive(Debug)]
+enum Standing {
+    Follower,
+    /// With those who would vote for it.
+    PreCandidate(Vec<MemberId>),
+    /// With those who voted for it; itself once its vote is durable.
+    Candidate(Vec<MemberId>),
+    Leader(Box<Leader>),
 }
 
 impl Consensus {
@@ -55,11 +130,11 @@ impl Consensus {
         seed: u64,
         now: Tick,
     ) -> Result<Self, RecoverError> {
-        let log = RecoveredLog {
+        let empty = RecoveredLog {
             term: Term::ZERO,
             vote: None,
             base: None,
-            bootstrap,
+            bootstrap: bootstrap.clone(),
             applied: LogIndex::ZERO,
             recent: Vec::new(),
             term_runs: Vec::new(),
@@ -68,7 +143,9 @@ impl Consensus {
             damaged_up_to: None,
             wiped: false,
         };
-        Self::recover(config, log, seed, now)
+        let mut consensus = Self::recover(config, empty, seed, now)?;
+        consensus.append_own(bootstrap_entry(bootstrap));
+        Ok(consensus)
     }
 
     /// Continues a recovered log. `seed` makes the randomized timeouts; `now` is the time.
@@ -82,37 +159,138 @@ impl Consensus {
         seed: u64,
         now: Tick,
     ) -> Result<Self, RecoverError> {
-        let _ = (seed, now);
-        if !log.bootstrap.is_empty() {
-            let voters = Bootstrap::from_bytes(&log.bootstrap)?.voters();
-            if !voters.contains(&config.member) {
-                return Err(RecoverError::NotAMember {
-                    member: config.member,
-                    voters,
-                });
-            }
+        let configuration = configuration_of(&config, &log)?;
+        let base = log.base.map_or((LogIndex::ZERO, Term::ZERO), |meta| (meta.index, meta.term));
+        let inconsistent = |what| RecoverError::Inconsistent { what };
+        if log.applied < base.0 || log.applied > log.last_index {
+            return Err(inconsistent("the applied entry is not in the log"));
         }
-        Ok(Self {
+        let view =
+            LogView::recovered(base, log.term_runs, log.recent, log.last_index, log.last_zxid)
+                .map_err(inconsistent)?;
+        if view.last_term() > log.term {
+            return Err(inconsistent("the last entry's term is beyond the hard state's"));
+        }
+        let mut consensus = Self {
+            rng: Pcg64Mcg::seed_from_u64(seed),
+            now,
+            configuration,
+            term: log.term,
+            vote: log.vote,
+            standing: Standing::Follower,
+            leader_in_term: None,
+            following: Following::default(),
+            election_deadline: now,
+            log: view,
+            commit: log.applied,
+            out: Outbox::new(log.last_index),
+            handed: log.applied,
+            handing: None,
+            next_log_read: LogReadId(1),
+            forwarded_reads: BTreeMap::new(),
+            wiped: log.wiped,
+            damage: None,
             config,
-            log,
-            actions: VecDeque::new(),
-        })
+        };
+        if let Some(up_to) = log.damaged_up_to {
+            consensus.begin_damaged(up_to);
+        }
+        if !consensus.configuration.is_alone(consensus.config.member) {
+            consensus.postpone_election();
+        }
+        Ok(consensus)
     }
 
     /// A peer's message. Messages may be lost, late, doubled and out of order; `from` must be
     /// authenticated.
     pub fn handle_message(&mut self, now: Tick, from: MemberId, message: ConsensusMessage) {
-        let _ = (now, from, message);
+        self.begin(now);
+        match message {
+            ConsensusMessage::VoteRequest {
+                term,
+                pre,
+                last_index,
+                last_term,
+                transfer,
+            } => {
+                let has_our_log = (last_term, last_index)
+                    >= (self.log.last_term(), self.log.last_index());
+                if pre {
+                    self.handle_pre_vote_request(from, term, has_our_log);
+                } else {
+                    self.handle_vote_request(from, term, has_our_log, transfer);
+                }
+            }
+            ConsensusMessage::VoteReply { term, pre, granted } => {
+                self.handle_vote_reply(from, term, pre, granted);
+            }
+            ConsensusMessage::Append {
+                term,
+                prev_index,
+                prev_term,
+                commit,
+                round,
+                entries,
+            } => {
+                if self.hear_leader(from, term, round) {
+                    self.handle_append(prev_index, prev_term, commit, entries);
+                }
+            }
+            ConsensusMessage::AppendReply {
+                term,
+                round,
+                result,
+                counts,
+            } => {
+                if self.hear_follower(from, term, round, counts) {
+                    self.handle_append_reply(from, result, counts);
+                }
+            }
+            ConsensusMessage::Heartbeat {
+                term,
+                commit,
+                round,
+            } => {
+                if self.hear_leader(from, term, round) {
+                    self.handle_heartbeat(from, commit, round);
+                }
+            }
+            ConsensusMessage::HeartbeatReply {
+                term,
+                round,
+                verified,
+                counts,
+            } => {
+                if self.hear_follower(from, term, round, counts) {
+                    self.handle_heartbeat_reply(from, round, verified);
+                }
+            }
+            ConsensusMessage::TimeoutNow { term } => self.handle_timeout_now(from, term),
+            ConsensusMessage::ReadRequest { term, context } => {
+                self.handle_read_request(from, term, context);
+            }
+            ConsensusMessage::ReadReply {
+                term,
+                context,
+                index,
+            } => self.handle_read_reply(term, context, index),
+        }
     }
 
     /// Everything persisted up to `id`, and `id` itself, is on disk.
     pub fn handle_durable(&mut self, now: Tick, id: PersistId) {
-        let _ = (now, id);
-    }
-
-    /// The answer to a `ReadLog`.
-    pub fn handle_log_read(&mut self, now: Tick, read: LogRead) {
-        let _ = (now, read);
+        self.begin(now);
+        for milestone in self.out.made_durable(id) {
+            match milestone {
+                Milestone::SnapshotInstalled(meta) => self.finish_install(meta),
+                Milestone::Repaired => self.finish_repair(),
+            }
+        }
+        self.count_own_vote();
+        self.advance_commit();
+        self.deliver();
+        self.acknowledge();
+        self.repair();
     }
 
     /// Appends a batch if this member leads the batch's term and the chain holds (rule R3).
@@ -120,88 +298,149 @@ impl Consensus {
     /// # Errors
     ///
     /// Why it was not appended; the log is as before.
-    pub fn propose(&mut self, now: Tick, batch: ProposedBatch) -> Result<LogIndex, ProposeRefused> {
-        let _ = now;
-        Err(ProposeRefused::NotLeading { term: batch.term })
-    }
-
-    /// Asks for a read barrier (rule R20), on the leader or a follower. Answered once by
-    /// `ReadReady` or `ReadLost`; a context is used once.
-    pub fn read_barrier(&mut self, now: Tick, context: ReadContext) {
-        let _ = now;
-        self.actions.push_back(Action::ReadLost { context });
-    }
-
-    /// A snapshot's folder is complete and synced (rule R25). When its log record is durable,
-    /// `SnapshotInstalled` follows. Answers false, and does nothing, if the log is as far already.
-    pub fn snapshot_installed(&mut self, now: Tick, meta: StateMeta) -> bool {
-        let _ = (now, meta);
-        false
-    }
-
-    /// The peer got the whole snapshot: appends go on from there.
-    pub fn snapshot_sent(&mut self, now: Tick, peer: MemberId) {
-        let _ = (now, peer);
-    }
-
-    /// A snapshot's stream to the peer ended early: `SnapshotNeeded` follows again when the peer
-    /// answers.
-    pub fn snapshot_failed(&mut self, now: Tick, peer: MemberId) {
-        let _ = (now, peer);
-    }
-
-    /// The log no longer has the entries up to `up_to`, which a durable checkpoint covers (rule
-    /// R24).
-    pub fn log_compacted(&mut self, now: Tick, up_to: LogIndex) {
-        let _ = (now, up_to);
-    }
-
-    /// Hands leadership to `target`, or to the peer that is furthest (thesis §3.10). Proposals are
-    /// refused meanwhile; given up after one election timeout. Without leadership it does nothing.
-    pub fn transfer_leadership(&mut self, now: Tick, target: Option<MemberId>) {
-        let _ = (now, target);
-    }
-
-    /// Something in this process stalls: a leader hands leadership over (rule R19).
-    pub fn report_stall(&mut self, now: Tick, stall: Stall) {
-        let _ = (now, stall);
+    pub fn propose(
+        &mut self,
+        now: Tick,
+        batch: ProposedBatch,
+    ) -> Result<LogIndex, ProposeRefused> {
+        self.begin(now);
+        let term = batch.term;
+        let Standing::Leader(leader) = &self.standing else {
+            return Err(ProposeRefused::NotLeading { term });
+        };
+        if term != self.term {
+            return Err(ProposeRefused::NotLeading { term });
+        }
+        let last = self.log.last_zxid();
+        if batch.base_zxid != last && !mutation::is_on(Mutation::AppendUnchained) {
+            return Err(ProposeRefused::Chain {
+                base: batch.base_zxid,
+                last,
+            });
+        }
+        if !leader.has_room(batch.payload.len(), self.config.cache_bytes_max) {
+            return Err(ProposeRefused::Full);
+        }
+        let index = self.log.last_index().next();
+        self.append_own(Entry {
+            index,
+            term,
+            last_zxid: batch.last_zxid,
+            kind: EntryKind::Batch,
+            payload: batch.payload,
+        });
+        self.send_appends_to_all();
+        Ok(index)
     }
 
     /// Time has come to `poll_timeout`, or passed it.
     pub fn handle_timeout(&mut self, now: Tick) {
-        let _ = now;
+        self.begin(now);
+        if matches!(self.standing, Standing::Leader(_)) {
+            self.lead_on();
+        } else {
+            self.ask_reads_again();
+            if self.is_electable() && self.now >= self.election_deadline {
+                self.stand_for_pre_vote();
+            }
+        }
     }
 
     /// When to call `handle_timeout`; changes with every input.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Tick> {
-        None
+        if let Standing::Leader(leader) = &self.standing {
+            return Some(leader.heartbeat_due());
+        }
+        let election = self.is_electable().then_some(self.election_deadline);
+        election.into_iter().chain(self.next_read_retry()).min()
     }
 
     /// The next thing to do. Drained after every input, in order.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.out.poll()
     }
 
     /// What this member knows.
     #[must_use]
     pub fn status(&self) -> ConsensusStatus {
+        let (role, peers) = match &self.standing {
+            Standing::Follower => (Role::Follower, Vec::new()),
+            Standing::PreCandidate(_) => (Role::PreCandidate, Vec::new()),
+            Standing::Candidate(_) => (Role::Candidate, Vec::new()),
+            Standing::Leader(leader) => (Role::Leader, leader.peers_at(self.now)),
+        };
         ConsensusStatus {
-            role: Role::Follower,
-            term: self.log.term,
-            leader: None,
-            last_index: self.log.last_index,
-            durable_index: self.log.last_index,
-            commit_index: self.log.applied,
-            may_vote: false,
-            voters: vec![self.config.member],
-            peers: Vec::new(),
+            role,
+            term: self.term,
+            leader: self.leader(),
+            last_index: self.log.last_index(),
+            durable_index: self.out.durable(),
+            commit_index: self.commit,
+            may_vote: self.may_vote(),
+            voters: self.configuration.voters().to_vec(),
+            peers,
         }
     }
 
     /// The last entry in the log, durable or not: what a `ProposeRefused` event carries (rule R3).
     #[must_use]
     pub fn last_appended(&self) -> LogIndex {
-        self.log.last_index
+        self.log.last_index()
     }
+
+    /// Takes the time of an input. A leader that has lost its quorum meanwhile leaves office before
+    /// it does anything else (rule R19): a process that was stopped finds queued inputs first, and
+    /// its timeout later.
+    fn begin(&mut self, now: Tick) {
+        self.now = self.now.max(now);
+        self.check_quorum();
+    }
+
+    /// Whether this member's votes and acknowledgements count (rules R21, R23).
+    fn may_vote(&self) -> bool {
+        let lost_all = self.wiped && !mutation::is_on(Mutation::WipedVotes);
+        let lost_some = self.damage.is_some() && !mutation::is_on(Mutation::DamagedVotes);
+        !lost_all && !lost_some
+    }
+
+    /// Writes entries and what must go before them to the log.
+    fn persist(&mut self, records: Vec<LogRecord>) {
+        self.out.persist(self.now, records, self.log.last_index());
+    }
+
+    /// Writes term and vote.
+    fn persist_hard_state(&mut self) {
+        self.persist(vec![LogRecord::HardState {
+            term: self.term,
+            vote: self.vote,
+        }]);
+    }
+
+    /// Appends an entry that this member made.
+    fn append_own(&mut self, entry: Entry) {
+        if let Standing::Leader(leader) = &mut self.standing {
+            leader.appended(&entry);
+        }
+        self.log.append(entry.clone());
+        self.persist(vec![LogRecord::Entry(entry)]);
+    }
+}
+
+/// The members, as the log names them; this one among them.
+fn configuration_of(
+    config: &ConsensusConfig,
+    log: &RecoveredLog,
+) -> Result<Configuration, RecoverError> {
+    if log.bootstrap.is_empty() && log.wiped {
+        return Ok(Configuration::default());
+    }
+    let configuration = Configuration::from_bootstrap(&Bootstrap::from_bytes(&log.bootstrap)?);
+    if !configuration.is_voter(config.member) {
+        return Err(RecoverError::NotAMember {
+            member: config.member,
+            voters: configuration.voters().to_vec(),
+        });
+    }
+    Ok(configuration)
 }
