@@ -47,11 +47,12 @@ impl Configuration {
     }
 
     /// The greatest value that a quorum has reached; none if no quorum has any.
-    pub(super) fn quorum_value<T: Ord>(
-        &self,
-        value: impl Fn(MemberId) -> Option<T>,
-    ) -> Option<T> {
-        let mut values: Vec<T> = self.voters.iter().filter_map(|voter| value(*voter)).collect();
+    pub(super) fn quorum_value<T: Ord>(&self, value: impl Fn(MemberId) -> Option<T>) -> Option<T> {
+        let mut values: Vec<T> = self
+            .voters
+            .iter()
+            .filter_map(|voter| value(*voter))
+            .collect();
         values.sort_unstable_by(|left, right| right.cmp(left));
         values.into_iter().nth(self.majority() - 1)
     }

@@ -83,7 +83,9 @@ impl Consensus {
             return None;
         };
         let mut peers = leader.peers.iter();
-        peers.find(|(_, progress)| progress.reading == Some(id)).map(|(peer, _)| *peer)
+        peers
+            .find(|(_, progress)| progress.reading == Some(id))
+            .map(|(peer, _)| *peer)
     }
 
     fn send_read_entries(&mut self, to: MemberId, entries: Vec<Entry>) {
@@ -99,7 +101,9 @@ impl Consensus {
             self.out.push(Action::SnapshotNeeded { to });
             return;
         }
-        let continues = entries.first().is_some_and(|entry| entry.index == progress.next_index);
+        let continues = entries
+            .first()
+            .is_some_and(|entry| entry.index == progress.next_index);
         if continues && progress.may_send(&self.config) {
             self.send_append(to, entries);
         }

@@ -65,7 +65,9 @@ impl Consensus {
     /// All voters but this member.
     pub(super) fn peers(&self) -> Vec<MemberId> {
         let voters = self.configuration.voters().iter().copied();
-        voters.filter(|voter| *voter != self.config.member).collect()
+        voters
+            .filter(|voter| *voter != self.config.member)
+            .collect()
     }
 
     /// Would this member vote for `from` in `term`? Nothing is promised by the answer. Members are
@@ -105,11 +107,8 @@ impl Consensus {
             self.become_follower(term, None);
         }
         let free = self.vote.is_none_or(|vote| vote == from);
-        let granted = term == self.term
-            && self.leader().is_none()
-            && free
-            && has_our_log
-            && self.may_vote();
+        let granted =
+            term == self.term && self.leader().is_none() && free && has_our_log && self.may_vote();
         if granted {
             if self.vote.is_none() {
                 self.vote = Some(from);
@@ -146,7 +145,10 @@ impl Consensus {
             Standing::PreCandidate(votes) if pre => {
                 add(votes, from);
                 let votes = votes.clone();
-                if self.configuration.has_quorum(|voter| votes.contains(&voter)) {
+                if self
+                    .configuration
+                    .has_quorum(|voter| votes.contains(&voter))
+                {
                     self.stand(false);
                 }
             }
@@ -174,7 +176,10 @@ impl Consensus {
         let Standing::Candidate(votes) = &self.standing else {
             return;
         };
-        if self.configuration.has_quorum(|voter| votes.contains(&voter)) {
+        if self
+            .configuration
+            .has_quorum(|voter| votes.contains(&voter))
+        {
             self.take_office();
         }
     }

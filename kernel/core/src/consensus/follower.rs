@@ -35,7 +35,8 @@ pub(super) struct Damage {
 impl Following {
     /// Whether the leader was heard within one election timeout.
     pub(super) fn heard_within(&self, config: &ConsensusConfig, now: Tick) -> bool {
-        self.heard_at.is_some_and(|at| now.millis_since(at) < config.election_timeout_ms)
+        self.heard_at
+            .is_some_and(|at| now.millis_since(at) < config.election_timeout_ms)
     }
 }
 

@@ -67,7 +67,9 @@ impl LogView {
         };
         let mut pairs = term_runs.iter().zip(term_runs.iter().skip(1));
         let runs_rise = pairs.all(|(left, right)| left.0 < right.0 && left.1 < right.1);
-        let runs_end = term_runs.last().is_none_or(|(first, _)| *first <= last_index);
+        let runs_end = term_runs
+            .last()
+            .is_none_or(|(first, _)| *first <= last_index);
         if !runs_begin_at_base || !runs_rise || !runs_end {
             return Err("the terms do not cover the entries");
         }
@@ -76,7 +78,9 @@ impl LogView {
             last_index,
             ..Self::after(base_index, base_term, last_zxid)
         };
-        let first = recent.first().map_or(last_index.next(), |entry| entry.index);
+        let first = recent
+            .first()
+            .map_or(last_index.next(), |entry| entry.index);
         if first <= base_index || first.0 + recent.len() as u64 != last_index.0 + 1 {
             return Err("the recent entries do not end with the last one");
         }
@@ -101,7 +105,9 @@ impl LogView {
     }
 
     pub(super) fn last_term(&self) -> Term {
-        self.term_runs.last().map_or(self.base_term, |(_, term)| *term)
+        self.term_runs
+            .last()
+            .map_or(self.base_term, |(_, term)| *term)
     }
 
     pub(super) fn last_zxid(&self) -> Zxid {
@@ -121,7 +127,8 @@ impl LogView {
 
     /// The first entry of the run of one term in which `index` is.
     pub(super) fn run_start(&self, index: LogIndex) -> LogIndex {
-        self.run_of(index).map_or(self.base_index, |(first, _)| first)
+        self.run_of(index)
+            .map_or(self.base_index, |(first, _)| first)
     }
 
     /// The last entry with at most this term, as far as the log still knows.
@@ -134,7 +141,9 @@ impl LogView {
 
     /// The first entry that is in memory; the one after the last if none is.
     pub(super) fn cached_first(&self) -> LogIndex {
-        self.cache.front().map_or(self.last_index.next(), |entry| entry.index)
+        self.cache
+            .front()
+            .map_or(self.last_index.next(), |entry| entry.index)
     }
 
     /// Entries `from..=to` from memory, at least one and otherwise at most `bytes_max` bytes of
@@ -148,7 +157,12 @@ impl LogView {
         let offset = from.0.checked_sub(self.cached_first().0)? as usize;
         let mut bytes = 0;
         let mut entries = Vec::new();
-        for entry in self.cache.iter().skip(offset).take_while(|entry| entry.index <= to) {
+        for entry in self
+            .cache
+            .iter()
+            .skip(offset)
+            .take_while(|entry| entry.index <= to)
+        {
             bytes += entry_bytes(entry);
             if bytes > bytes_max && !entries.is_empty() {
                 break;
@@ -168,7 +182,11 @@ impl LogView {
             self.last_index,
             self.last_term(),
         );
-        if self.term_runs.last().is_none_or(|(_, term)| *term != entry.term) {
+        if self
+            .term_runs
+            .last()
+            .is_none_or(|(_, term)| *term != entry.term)
+        {
             self.term_runs.push((entry.index, entry.term));
         }
         self.last_index = entry.index;
@@ -207,7 +225,10 @@ impl LogView {
         let after = up_to.next();
         let ended = self.term_runs.partition_point(|(first, _)| *first <= up_to);
         let running = self.term_runs.drain(..ended).next_back();
-        let next_run = self.term_runs.first().map_or(self.last_index.next(), |(first, _)| *first);
+        let next_run = self
+            .term_runs
+            .first()
+            .map_or(self.last_index.next(), |(first, _)| *first);
         if let Some((_, term)) = running
             && after < next_run
         {
@@ -222,7 +243,11 @@ impl LogView {
     }
 
     fn drop_front(&mut self, goes: impl Fn(&Entry, usize) -> bool) {
-        while self.cache.front().is_some_and(|entry| goes(entry, self.cache_bytes)) {
+        while self
+            .cache
+            .front()
+            .is_some_and(|entry| goes(entry, self.cache_bytes))
+        {
             if let Some(entry) = self.cache.pop_front() {
                 self.cache_bytes -= entry_bytes(&entry);
             }
@@ -261,7 +286,9 @@ mod tests {
     }
 
     fn terms(log: &LogView) -> Vec<Option<u64>> {
-        (0..=log.last_index().0 + 1).map(|i| log.term_at(LogIndex(i)).map(|t| t.0)).collect()
+        (0..=log.last_index().0 + 1)
+            .map(|i| log.term_at(LogIndex(i)).map(|t| t.0))
+            .collect()
     }
 
     #[test]
@@ -307,9 +334,7 @@ mod tests {
     fn reads_from_memory_keep_to_the_bytes_but_give_one_entry() {
         let log = log(&[1, 1, 1, 1]);
         let indexes = |entries: Vec<Entry>| entries.iter().map(|e| e.index.0).collect::<Vec<_>>();
-        let read = |from, to, bytes| {
-            log.cached(LogIndex(from), LogIndex(to), bytes).map(indexes)
-        };
+        let read = |from, to, bytes| log.cached(LogIndex(from), LogIndex(to), bytes).map(indexes);
         assert_eq!(read(1, 4, 0), Some(vec![1]));
         assert_eq!(read(2, 4, 2 * 74), Some(vec![2, 3]));
         assert_eq!(read(2, 3, 9999), Some(vec![2, 3]));

@@ -160,16 +160,25 @@ impl Consensus {
         now: Tick,
     ) -> Result<Self, RecoverError> {
         let configuration = configuration_of(&config, &log)?;
-        let base = log.base.map_or((LogIndex::ZERO, Term::ZERO), |meta| (meta.index, meta.term));
+        let base = log
+            .base
+            .map_or((LogIndex::ZERO, Term::ZERO), |meta| (meta.index, meta.term));
         let inconsistent = |what| RecoverError::Inconsistent { what };
         if log.applied < base.0 || log.applied > log.last_index {
             return Err(inconsistent("the applied entry is not in the log"));
         }
-        let view =
-            LogView::recovered(base, log.term_runs, log.recent, log.last_index, log.last_zxid)
-                .map_err(inconsistent)?;
+        let view = LogView::recovered(
+            base,
+            log.term_runs,
+            log.recent,
+            log.last_index,
+            log.last_zxid,
+        )
+        .map_err(inconsistent)?;
         if view.last_term() > log.term {
-            return Err(inconsistent("the last entry's term is beyond the hard state's"));
+            return Err(inconsistent(
+                "the last entry's term is beyond the hard state's",
+            ));
         }
         let mut consensus = Self {
             rng: Pcg64Mcg::seed_from_u64(seed),
@@ -213,8 +222,8 @@ impl Consensus {
                 last_term,
                 transfer,
             } => {
-                let has_our_log = (last_term, last_index)
-                    >= (self.log.last_term(), self.log.last_index());
+                let has_our_log =
+                    (last_term, last_index) >= (self.log.last_term(), self.log.last_index());
                 if pre {
                     self.handle_pre_vote_request(from, term, has_our_log);
                 } else {
@@ -298,11 +307,7 @@ impl Consensus {
     /// # Errors
     ///
     /// Why it was not appended; the log is as before.
-    pub fn propose(
-        &mut self,
-        now: Tick,
-        batch: ProposedBatch,
-    ) -> Result<LogIndex, ProposeRefused> {
+    pub fn propose(&mut self, now: Tick, batch: ProposedBatch) -> Result<LogIndex, ProposeRefused> {
         self.begin(now);
         let term = batch.term;
         let Standing::Leader(leader) = &self.standing else {

@@ -128,7 +128,11 @@ impl Progress {
             self.match_index = index;
             self.moved_at = now;
         }
-        while self.in_flight.front().is_some_and(|(last, _)| *last <= index) {
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|(last, _)| *last <= index)
+        {
             if let Some((_, bytes)) = self.in_flight.pop_front() {
                 self.in_flight_bytes -= bytes;
             }

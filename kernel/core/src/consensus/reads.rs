@@ -83,12 +83,7 @@ impl Consensus {
     }
 
     /// A follower asks. Its term may be older than this leader's: the barrier holds all the same.
-    pub(super) fn handle_read_request(
-        &mut self,
-        from: MemberId,
-        term: Term,
-        context: ReadContext,
-    ) {
+    pub(super) fn handle_read_request(&mut self, from: MemberId, term: Term, context: ReadContext) {
         if term > self.term {
             self.become_follower(term, None);
         }
@@ -148,7 +143,10 @@ impl Consensus {
         let Standing::Leader(leader) = &self.standing else {
             return;
         };
-        let is_wanted = leader.reads.back().is_some_and(|read| read.round > leader.round);
+        let is_wanted = leader
+            .reads
+            .back()
+            .is_some_and(|read| read.round > leader.round);
         if is_wanted && leader.quorum_round(&self.configuration) >= leader.round {
             self.begin_round();
         }

@@ -85,7 +85,11 @@ impl Leader {
     }
 
     fn committed(&mut self, commit: LogIndex) {
-        while self.uncommitted.front().is_some_and(|(index, _)| *index <= commit) {
+        while self
+            .uncommitted
+            .front()
+            .is_some_and(|(index, _)| *index <= commit)
+        {
             if let Some((_, bytes)) = self.uncommitted.pop_front() {
                 self.uncommitted_bytes -= bytes;
             }
@@ -98,7 +102,9 @@ impl Leader {
             Some(progress) => progress.acked_round,
             None => self.round,
         };
-        configuration.quorum_value(|member| Some(answered(member))).unwrap_or_default()
+        configuration
+            .quorum_value(|member| Some(answered(member)))
+            .unwrap_or_default()
     }
 
     /// Whether a quorum answered rounds that were sent within the last election timeout. A new
@@ -129,7 +135,10 @@ impl Leader {
     }
 
     fn sending_time(&self, round: u64) -> Option<Tick> {
-        let found = self.rounds.binary_search_by_key(&round, |(round, _)| *round).ok()?;
+        let found = self
+            .rounds
+            .binary_search_by_key(&round, |(round, _)| *round)
+            .ok()?;
         self.rounds.get(found).map(|(_, at)| *at)
     }
 }
@@ -359,7 +368,9 @@ impl Consensus {
             Some(progress) => progress.counted_index,
             None => own,
         };
-        let on_quorum = self.configuration.quorum_value(|member| Some(on_disk(member)));
+        let on_quorum = self
+            .configuration
+            .quorum_value(|member| Some(on_disk(member)));
         let Some(commit) = on_quorum.filter(|index| *index > self.commit) else {
             return;
         };

@@ -81,7 +81,10 @@ impl Consensus {
         let Some(transfer) = &mut leader.transfer else {
             return;
         };
-        let counted = leader.peers.get(&transfer.target).map(|progress| progress.counted_index);
+        let counted = leader
+            .peers
+            .get(&transfer.target)
+            .map(|progress| progress.counted_index);
         if !transfer.is_asked && counted == Some(self.log.last_index()) {
             transfer.is_asked = true;
             self.out.send(
