@@ -1,1 +1,52 @@
-//! Folkmoot.
+//! Deterministic simulation of whole clusters: the kernel's own code under virtual time, with
+//! simulated disks, network, clocks and clients, all decided by one seed.
+//!
+//! A world is tried by faults first, and every invariant is checked at every step; then it is
+//! healed and must make progress. The same seed gives the same [`Report::trace_hash`]. A failure
+//! is reproduced by its seed alone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a simulator stops at its own mistakes, as tests do"
+)]
+#![allow(dead_code, reason = "what whole members need is there before they are")]
+
+mod clock;
+mod ctx;
+mod dice;
+mod disk;
+mod faults;
+mod invariants;
+mod member;
+mod network;
+mod run;
+mod seen;
+mod store;
+mod time;
+mod trace;
+mod violation;
+mod world;
+
+pub use run::{Report, run_seed, run_seeds};
+pub use seen::{Event, Seen};
+pub use violation::Violation;
+
+/// Which parts of a member are the kernel's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// Consensus; log and execution are small models.
+    Consensus,
+}
+
+/// How a world is lived.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Simulated seconds; the last quarter is without faults.
+    pub seconds: u64,
+    /// Which parts are the kernel's own.
+    pub layers: Layers,
+    /// Print what happens.
+    pub verbose: bool,
+}

@@ -1,0 +1,153 @@
+//! Counters of interesting events: a run in which nothing went wrong proves nothing.
+
+use std::fmt;
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        /// An event worth counting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Event {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What happened, in words.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// A member was elected.
+    Elected => "elections",
+    /// A leader was deposed or stepped down.
+    Deposed => "leaders deposed",
+    /// A follower's log was truncated.
+    ConflictRepaired => "conflicts repaired",
+    /// A member that fell behind got a snapshot.
+    SnapshotInstalled => "snapshots installed",
+    /// A member's process ended without warning.
+    Crash => "crashes",
+    /// A process was stopped and continued.
+    Pause => "pauses",
+    /// A partition of some shape began.
+    Partition => "partitions",
+    /// A connection between members broke and lost its tail.
+    LinkBroken => "peer connections broken",
+    /// Unsynced writes were lost in a crash.
+    WritesLost => "unsynced writes lost",
+    /// A write was torn by a crash.
+    WriteTorn => "writes torn",
+    /// Acknowledged data was damaged on a minority.
+    BitRot => "bit rot",
+    /// A member started with damage below its durable mark and was held from voting.
+    DamageFound => "damaged logs found",
+    /// A sync failed.
+    SyncFailed => "syncs failed",
+    /// A disk was full.
+    DiskFull => "disks full",
+    /// A member started on a folder that was emptied.
+    Wiped => "members wiped",
+    /// Log segments were dropped behind a checkpoint.
+    SegmentDropped => "log segments dropped",
+    /// A checkpoint was written.
+    Checkpoint => "checkpoints",
+    /// A batch was refused by consensus.
+    ProposeRefused => "proposals refused",
+    /// An overlay with transactions in it was dropped.
+    OverlayDropped => "overlays dropped",
+    /// A warm plugin instance was dropped at random.
+    InstanceDropped => "plugin instances dropped",
+    /// A plugin faulted.
+    PluginFault => "plugin faults",
+    /// A session was opened.
+    SessionOpened => "sessions opened",
+    /// A session was attached at another member.
+    SessionMoved => "sessions moved",
+    /// A session expired.
+    SessionExpired => "sessions expired",
+    /// A session was closed by its client.
+    SessionClosed => "sessions closed",
+    /// A client was told to send again.
+    Rewind => "rewinds",
+    /// A request was not admitted.
+    NotAdmitted => "requests not admitted",
+    /// A request was sent a second time and answered.
+    Retried => "requests retried",
+    /// A request was refused, and the refusal logged.
+    Refused => "refusals",
+    /// A request was answered.
+    Replied => "requests answered",
+    /// A linearizable read was answered.
+    LinearizableRead => "linearizable reads",
+    /// A local read was answered.
+    LocalRead => "local reads",
+    /// A read barrier was lost and asked for again.
+    ReadRetried => "reads retried",
+    /// A wait began.
+    WaitBegun => "waits begun",
+    /// A wait was completed.
+    WaitCompleted => "waits completed",
+    /// A wait was completed by a leader of another term than that in which it began.
+    WaitSurvived => "waits completed after failover",
+    /// A lock was acquired.
+    LockAcquired => "locks acquired",
+    /// A guarded write was refused since its token was old.
+    StaleTokenRefused => "stale tokens refused",
+    /// A client stopped trusting its lease.
+    Jeopardy => "clients in jeopardy",
+    /// Events arrived on a watch.
+    WatchEvents => "watch events",
+    /// A watch was resumed from a position.
+    WatchResumed => "watches resumed",
+    /// A watch could not be resumed, and the client was told.
+    WatchCompacted => "watches compacted",
+    /// The wall clock of a member jumped.
+    ClockJump => "wall clock jumps",
+}
+
+/// How often each event happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen([u64; Event::ALL.len()]);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self([0; Event::ALL.len()])
+    }
+}
+
+impl Seen {
+    pub(crate) fn count(&mut self, event: Event) {
+        self.0[event as usize] += 1;
+    }
+
+    /// How often `event` happened.
+    #[must_use]
+    pub fn of(&self, event: Event) -> u64 {
+        self.0[event as usize]
+    }
+
+    /// Adds what another run saw.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in Event::ALL {
+            writeln!(f, "{:>10}  {}", self.of(*event), event.name())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,448 @@
+//! One world: a cluster, its clients, and what goes wrong, all from one seed.
+
+use bytes::Bytes;
+use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
+use folkmoot_proto::limits::Limits;
+use folkmoot_proto::peer::PeerMessage;
+use folkmoot_proto::{ClusterId, LogIndex, MemberId, WallTime};
+
+use crate::Options;
+use crate::ctx::{Ctx, Happening};
+use crate::dice::Dice;
+use crate::faults::{Fault, MemberView, Schedule};
+use crate::invariants::Checks;
+use crate::member::{Member, SnapshotParcel, ToExecution, ToLog, ToNetwork};
+use crate::network::{Network, Parcel};
+use crate::seen::{Event, Seen};
+use crate::time::{Moment, Queue};
+use crate::trace::Trace;
+use crate::violation::{Checked, Violation};
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) ctx: Ctx,
+    members: Vec<Member>,
+    schedule: Schedule,
+    end: Moment,
+    heal_at: Moment,
+    /// At most one member at a time has lost acknowledged data.
+    damaged: Option<MemberId>,
+    wiped: bool,
+    /// What was committed when all faults ended.
+    healed_at: Option<LogIndex>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
+        let mut dice = Dice::new(seed, "world");
+        let voters = dice.pick(&[1, 3, 3, 3, 3, 5]).copied().unwrap_or(3);
+        let bootstrap = bootstrap(voters);
+        let ids = (1..=voters).map(MemberId);
+        let end = Moment::START.plus_millis(options.seconds * 1000);
+        let heal_at = Moment(end.0 / 4 * 3);
+        Self {
+            ctx: Ctx {
+                now: Moment::START,
+                queue: Queue::new(),
+                network: Network::new(seed, voters),
+                dice,
+                seen: Seen::default(),
+                trace: Trace::new(options.verbose),
+                checks: Checks::new(voters as usize),
+            },
+            members: ids
+                .map(|id| Member::new(seed, id, bootstrap.clone()))
+                .collect(),
+            schedule: Schedule::new(seed),
+            end,
+            heal_at,
+            damaged: None,
+            wiped: false,
+            healed_at: None,
+        }
+    }
+
+    /// Lives the whole life of the world.
+    pub(crate) fn run(&mut self) -> Checked {
+        for member in &mut self.members {
+            member.start(&mut self.ctx)?;
+        }
+        let first = self.schedule.next_at(Moment::START);
+        self.ctx.queue.push(first, Happening::Fault(Fault::Next));
+        self.ctx
+            .queue
+            .push(self.heal_at, Happening::Fault(Fault::Heal));
+        while let Some((at, happening)) = self.ctx.queue.pop() {
+            if at > self.end {
+                break;
+            }
+            self.ctx.now = at;
+            self.happen(happening)?;
+        }
+        self.ctx.now = self.end;
+        self.progress()
+    }
+
+    fn happen(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Turn {
+                member,
+                life,
+                thread,
+            } => {
+                let Self { ctx, members, .. } = self;
+                return members[place(member)].turn(ctx, life, thread);
+            }
+            Happening::Parcel(parcel) => self.parcel(parcel),
+            Happening::PeerLost { member, peer } => {
+                self.member(member)
+                    .give_execution(ToExecution::PeerLost { peer });
+            }
+            Happening::Snapshot(parcel) => self.snapshot(*parcel),
+            Happening::SnapshotAnswered {
+                member,
+                life,
+                peer,
+                taken,
+            } => {
+                let input = match taken {
+                    true => ToNetwork::SnapshotSent { to: peer },
+                    false => ToNetwork::SnapshotFailed { to: peer },
+                };
+                self.of_life(member, life).give_network(input);
+            }
+            Happening::Synced { member, life } => {
+                self.of_life(member, life).give_log(ToLog::Synced);
+            }
+            Happening::DiskDone { member, life, op } => {
+                self.ctx
+                    .trace
+                    .note(self.ctx.now, "disk", [member.0, op.0], || {
+                        format!("{member}: operation {} ends", op.0)
+                    });
+                if self.members[place(member)].life == life {
+                    let result = self.members[place(member)].disk.finish(op);
+                    self.member(member).give_log(ToLog::Done(op, result));
+                }
+            }
+            Happening::CheckpointDone { member, life } => {
+                self.of_life(member, life)
+                    .give_execution(ToExecution::CheckpointDone);
+            }
+            Happening::Fault(fault) => return self.fault(fault),
+        }
+        Ok(())
+    }
+
+    fn parcel(&mut self, parcel: Parcel) {
+        let Some(parcel) = self.ctx.network.arrive(parcel) else {
+            return;
+        };
+        let Parcel {
+            from,
+            to,
+            stream,
+            message,
+            ..
+        } = parcel;
+        self.ctx.trace.note(
+            self.ctx.now,
+            "message",
+            [from.0, to.0, stream as u64],
+            || format!("{from} to {to}: {message:?}"),
+        );
+        match message {
+            PeerMessage::Consensus(message) => {
+                self.member(to)
+                    .give_network(ToNetwork::Message { from, message });
+            }
+            PeerMessage::Execution(message) => {
+                self.member(to)
+                    .give_execution(ToExecution::Peer { from, message });
+            }
+        }
+    }
+
+    fn snapshot(&mut self, parcel: SnapshotParcel) {
+        let Self { ctx, members, .. } = self;
+        let (from, to, life) = (parcel.from, parcel.to, parcel.from_life);
+        let whole =
+            ctx.network.epoch(from, to) == parcel.link_epoch && !ctx.network.is_cut(from, to);
+        let taken = whole && members[place(to)].receive_snapshot(ctx, parcel);
+        ctx.trace.note(
+            ctx.now,
+            "snapshot",
+            [from.0, to.0, u64::from(taken)],
+            || {
+                format!(
+                    "{from} to {to}: {}",
+                    if taken { "taken" } else { "not taken" }
+                )
+            },
+        );
+        if !taken {
+            // The sender finds out when the stream's time is over.
+            let at = ctx.now.plus_millis(500);
+            ctx.queue.push(
+                at,
+                Happening::SnapshotAnswered {
+                    member: from,
+                    life,
+                    peer: to,
+                    taken,
+                },
+            );
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) -> Checked {
+        let after_heal = matches!(
+            fault,
+            Fault::Start(_)
+                | Fault::Resume(_)
+                | Fault::Mend
+                | Fault::MendDisk(_)
+                | Fault::StormEnds
+        );
+        if self.schedule.healed && !after_heal {
+            return Ok(());
+        }
+        self.ctx
+            .trace
+            .note(self.ctx.now, "fault", [], || format!("{fault:?}"));
+        match fault {
+            Fault::Next => self.next_fault(),
+            Fault::Crash(id, kind) => self.crash(id, kind),
+            Fault::Start(id) => {
+                let Self { ctx, members, .. } = self;
+                if !members[place(id)].is_up() {
+                    members[place(id)].start(ctx)?;
+                }
+            }
+            Fault::Wipe(id) => self.wipe(id),
+            Fault::Rot(id) => self.rot(id),
+            Fault::Pause(id) => self.member(id).pause(),
+            Fault::Resume(id) => self.member(id).resume(),
+            Fault::Partition(shape) => {
+                let ids: Vec<_> = self.members.iter().map(|member| member.id).collect();
+                self.ctx.seen.count(Event::Partition);
+                for (from, to) in shape.blocked(&ids) {
+                    self.ctx.network.block(from, to);
+                    let give_up = self.ctx.dice.between(1_500, 6_000);
+                    let at = self.ctx.now.plus_millis(give_up);
+                    self.ctx
+                        .queue
+                        .push(at, Happening::Fault(Fault::GiveUp(from, to)));
+                }
+            }
+            Fault::Mend => {
+                for (at, parcel) in self.ctx.network.open_all(self.ctx.now) {
+                    self.ctx.queue.push(at, Happening::Parcel(parcel));
+                }
+            }
+            Fault::BreakLink(a, b) => self.ctx.break_connection(a, b),
+            Fault::GiveUp(a, b) => {
+                if self.ctx.network.is_cut(a, b) {
+                    self.ctx.break_connection(a, b);
+                }
+            }
+            Fault::Storm => self.ctx.network.set_storm(true),
+            Fault::StormEnds => self.ctx.network.set_storm(false),
+            Fault::SlowDisk(id) => self.members[place(id)].disk.set_slow(true),
+            Fault::FailSync(id) => self.members[place(id)].disk.fail_next(),
+            Fault::FullDisk(id) => self.members[place(id)].disk.set_full(true),
+            Fault::MendDisk(id) => self.members[place(id)].disk.heal(),
+            Fault::StallExecution(id, micros) => {
+                let until = self.ctx.now.plus_micros(micros);
+                self.members[place(id)].stall_execution(until);
+            }
+            Fault::JumpWallClock(id, millis) => {
+                self.ctx.seen.count(Event::ClockJump);
+                self.members[place(id)].jump_wall_clock(millis);
+            }
+            Fault::Transfer(id) => self.member(id).give_network(ToNetwork::Transfer),
+            Fault::Heal => return self.heal(),
+        }
+        Ok(())
+    }
+
+    fn next_fault(&mut self) {
+        let views: Vec<_> = self.members.iter().map(view).collect();
+        for (after, fault) in self.schedule.draw(&views) {
+            let at = self.ctx.now.plus_micros(after);
+            self.ctx.queue.push(at, Happening::Fault(fault));
+        }
+        let next = self.schedule.next_at(self.ctx.now);
+        self.ctx.queue.push(next, Happening::Fault(Fault::Next));
+    }
+
+    fn crash(&mut self, id: MemberId, kind: crate::disk::CrashKind) {
+        let Self { ctx, members, .. } = self;
+        if !members[place(id)].is_up() {
+            return;
+        }
+        members[place(id)].crash(ctx, kind);
+        for peer in members
+            .iter()
+            .map(|member| member.id)
+            .filter(|peer| *peer != id)
+        {
+            ctx.break_connection(id, peer);
+        }
+    }
+
+    /// Whether a member that is down may lose acknowledged data: what the promise speaks of is a
+    /// majority of disks that keep theirs, so all it had is on a majority without it.
+    fn may_lose(&mut self, id: MemberId) -> bool {
+        if let Some(damaged) = self.damaged
+            && let Some(consensus) = self.members[place(damaged)].consensus()
+            && consensus.status().may_vote
+        {
+            self.damaged = None;
+        }
+        let alone = self.damaged.is_none_or(|damaged| damaged == id) && !self.wiped;
+        alone && !self.members[place(id)].is_up() && self.ctx.checks.logs.covered_without(id)
+    }
+
+    fn wipe(&mut self, id: MemberId) {
+        if self.may_lose(id) {
+            self.damaged = Some(id);
+            self.wiped = true;
+            let Self { ctx, members, .. } = self;
+            members[place(id)].wipe(ctx);
+        }
+    }
+
+    fn rot(&mut self, id: MemberId) {
+        if self.may_lose(id) && self.members[place(id)].disk.rot() {
+            self.damaged = Some(id);
+            self.ctx.seen.count(Event::BitRot);
+        }
+    }
+
+    /// Everything that is wrong ends, and the cluster is left to itself.
+    fn heal(&mut self) -> Checked {
+        self.schedule.healed = true;
+        self.ctx.network.calm();
+        self.fault(Fault::Mend)?;
+        let Self { ctx, members, .. } = self;
+        for member in members.iter_mut() {
+            member.disk.heal();
+            if !member.is_up() {
+                member.start(ctx)?;
+            }
+            if member.is_paused() {
+                member.resume(ctx);
+            }
+        }
+        self.healed_at = Some(ctx.checks.last_committed());
+        Ok(())
+    }
+
+    /// After the healing the cluster has gone on: there is one leader, and everyone has what was
+    /// committed a while ago.
+    fn progress(&self) -> Checked {
+        let committed = self.ctx.checks.last_committed();
+        let healed_at = self.healed_at.unwrap_or_default();
+        let stuck = |facts: String| Err(Violation::new("progress", facts));
+        if committed.0 < healed_at.0 + 10 {
+            return stuck(format!(
+                "entries up to {healed_at} were committed when the faults ended, {committed} now"
+            ));
+        }
+        for member in &self.members {
+            let Some(engine) = member.engine() else {
+                return stuck(format!("member {} is down", member.id));
+            };
+            let applied = engine.meta().index;
+            if applied.0 < healed_at.0 + 5 {
+                return stuck(format!(
+                    "member {} has applied entries up to {applied} only, {committed} are committed",
+                    member.id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, id: MemberId) -> Handle<'_> {
+        let Self { ctx, members, .. } = self;
+        Handle {
+            ctx,
+            member: Some(&mut members[place(id)]),
+        }
+    }
+
+    /// A member, if it still is in the life that was meant.
+    fn of_life(&mut self, id: MemberId, life: u64) -> Handle<'_> {
+        let Self { ctx, members, .. } = self;
+        let member = Some(&mut members[place(id)]).filter(|member| member.life == life);
+        Handle { ctx, member }
+    }
+}
+
+/// A member and the context it works in.
+struct Handle<'a> {
+    ctx: &'a mut Ctx,
+    member: Option<&'a mut Member>,
+}
+
+impl Handle<'_> {
+    fn give_network(self, input: ToNetwork) {
+        if let Some(member) = self.member {
+            member.give_network(self.ctx, input);
+        }
+    }
+
+    fn give_execution(self, input: ToExecution) {
+        if let Some(member) = self.member {
+            member.give_execution(self.ctx, input);
+        }
+    }
+
+    fn give_log(self, input: ToLog) {
+        if let Some(member) = self.member {
+            member.give_log(self.ctx, input);
+        }
+    }
+
+    fn pause(self) {
+        if let Some(member) = self.member {
+            member.pause(self.ctx);
+        }
+    }
+
+    fn resume(self) {
+        if let Some(member) = self.member {
+            member.resume(self.ctx);
+        }
+    }
+}
+
+fn place(id: MemberId) -> usize {
+    id.0 as usize - 1
+}
+
+fn view(member: &Member) -> MemberView {
+    MemberView {
+        id: member.id,
+        up: member.is_up(),
+        paused: member.is_paused(),
+        leads: member.leads(),
+    }
+}
+
+fn bootstrap(voters: u64) -> Bytes {
+    let members = (1..=voters).map(|id| BootstrapMember {
+        id: MemberId(id),
+        peer_address: format!("member-{id}:1"),
+        client_address: format!("member-{id}:2"),
+    });
+    let bootstrap = Bootstrap {
+        cluster: ClusterId([7; 16]),
+        created: WallTime(1_767_225_600_000),
+        members: members.collect(),
+        limits: Limits::default(),
+    };
+    bootstrap.to_bytes().into()
+}
