@@ -1,24 +1,36 @@
 //! Execution: requests, sessions, waits, watches, mounts; on every member it applies what is
 //! committed.
+//!
+//! - `leader`: admits requests, executes them once on an overlay, and proposes what they did.
+//! - `member`: serves the clients attached here, from what is applied here alone.
+//! - `apply`: takes what consensus says, in its one order.
+//! - [`view`]: what a guest sees of its transaction.
 
 mod action;
-#[allow(dead_code, reason = "the step that executes requests uses it")]
+mod apply;
+mod clock;
 mod leader;
-#[allow(dead_code, reason = "the step that calls guests makes views")]
+mod member;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use folkmoot_proto::peer::ExecutionMessage;
-use folkmoot_proto::{Digest, MemberId, Now, Tick};
+use folkmoot_proto::client::{ClientFrame, ServerFrame};
+use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
+use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Term, Tick};
 
-use crate::plugin::PluginRuntime;
-use crate::state::{State, View};
+use self::leader::Leader;
+use self::member::{Hashes, Heartbeats, Reads, Streams};
+use crate::plugin::{Discard, PluginRuntime};
+use crate::state::{Speculative, State, View};
 
 pub use action::{
     ClientEvent, ConnectionId, ConsensusEvent, ExecutionAction, ExecutionConfig, ExecutionStatus,
     Progress, StreamId,
 };
+pub use leader::{FailureDetector, PlainTimeouts};
 
 /// The execution machine of one member, sans-IO: input through `handle_*`, work through
 /// [`Execution::step`], results through [`Execution::poll_action`].
@@ -28,8 +40,36 @@ pub use action::{
 #[derive(Debug)]
 pub struct Execution {
     config: ExecutionConfig,
-    state: State,
+    /// None while a transaction or a guest owns it.
+    speculative: Option<Box<Speculative>>,
+    detector: Box<dyn FailureDetector>,
+    leader: Option<Leader>,
+    following: Following,
+    streams: Streams,
+    reads: Reads,
+    heartbeats: Heartbeats,
+    hashes: Hashes,
+    /// Differences of state that were told, so that each is told once.
+    alarmed: BTreeSet<(MemberId, LogIndex)>,
+    /// Components that are being compiled.
+    not_ready: BTreeSet<Digest>,
+    /// Warm instances that the next step drops.
+    discards: Vec<Discard>,
+    /// Counts read barriers, so that no two have one name (rule R20).
+    contexts: u64,
+    /// When the member's own timers are looked at.
+    next_round: Tick,
+    last_tick: Tick,
+    /// Set once the state is known to be wrong: nothing is done any more.
+    stopped: bool,
     actions: VecDeque<ExecutionAction>,
+}
+
+/// Whom this member follows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Following {
+    term: Term,
+    leader: Option<MemberId>,
 }
 
 impl Execution {
@@ -37,49 +77,121 @@ impl Execution {
     /// what may differ between members and never reaches the replicated state.
     #[must_use]
     pub fn new(config: ExecutionConfig, state: State, seed: u64, now: Now) -> Self {
-        let _ = (seed, now);
-        Self {
+        let _ = seed;
+        let mut execution = Self {
             config,
-            state,
+            speculative: Some(Box::new(Speculative::new(state))),
+            detector: Box::new(PlainTimeouts),
+            leader: None,
+            following: Following::default(),
+            streams: Streams::default(),
+            reads: Reads::default(),
+            heartbeats: Heartbeats::default(),
+            hashes: Hashes::default(),
+            alarmed: BTreeSet::new(),
+            not_ready: BTreeSet::new(),
+            discards: Vec::new(),
+            contexts: 0,
+            next_round: now.tick,
+            last_tick: now.tick,
+            stopped: false,
             actions: VecDeque::new(),
+        };
+        for (digest, _) in execution.state().components() {
+            execution.not_ready.insert(digest);
         }
+        for digest in execution.not_ready.clone() {
+            execution.compile(digest);
+        }
+        execution
+    }
+
+    /// Puts another failure detector in place of the plain timeouts.
+    pub fn set_failure_detector(&mut self, detector: Box<dyn FailureDetector>) {
+        self.detector = detector;
     }
 
     /// Takes what a client attached to this member did. Events of one stream come in order.
     pub fn handle_client(&mut self, now: Now, event: ClientEvent) {
-        let _ = (now, event);
+        self.look(now);
+        if self.stopped {
+            return;
+        }
+        match event {
+            ClientEvent::Frame {
+                connection,
+                stream,
+                frame,
+            } => self.handle_frame(now, connection, stream, frame),
+            ClientEvent::StreamClosed { stream } => self.forget_stream(stream),
+            ClientEvent::Drained { .. } => {}
+            ClientEvent::Heartbeat {
+                connection,
+                sequence,
+                sessions,
+            } => self.heartbeat(now, connection, sequence, &sessions),
+            ClientEvent::ConnectionClosed { connection } => {
+                self.heartbeats.forget(connection);
+                for stream in self.streams.of_connection(connection) {
+                    self.forget_stream(stream);
+                }
+            }
+        }
     }
 
     /// Takes a message of another member. Messages of one peer's stream come in order.
     pub fn handle_peer(&mut self, now: Now, from: MemberId, message: ExecutionMessage) {
-        let _ = (now, from, message);
+        self.look(now);
+        if !self.stopped {
+            self.take_message(now, from, message);
+        }
     }
 
     /// The ordered stream to or from `peer` broke: what was under way in it may be lost (rule R2).
     pub fn peer_stream_lost(&mut self, now: Now, peer: MemberId) {
-        let _ = (now, peer);
+        self.look(now);
+        if let Some(leader) = &mut self.leader {
+            leader.forget_gaps();
+        }
+        if !self.stopped && self.following.leader == Some(peer) && peer != self.config.member {
+            self.heartbeats.clear();
+            self.rewind_all(now);
+            self.ask_again();
+        }
     }
 
     /// Takes an event of this member's consensus machine; they come through one FIFO.
     pub fn handle_consensus(&mut self, now: Now, event: ConsensusEvent) {
-        let _ = (now, event);
+        self.look(now);
+        if !self.stopped {
+            self.take_consensus(now, event);
+        }
     }
 
     /// Answers an `ExamineComponent`: the description (JSON) that the component gave of itself, or
     /// why it can not be a plugin here.
     pub fn handle_examined(&mut self, now: Now, digest: Digest, result: Result<String, String>) {
-        let _ = (now, digest, result);
+        self.look(now);
+        self.lead_examined(digest, result);
     }
 
     /// A component that was to be compiled can be called from here on: what waits for it goes on.
     pub fn component_ready(&mut self, now: Now, digest: Digest) {
-        let _ = (now, digest);
+        self.look(now);
+        self.not_ready.remove(&digest);
     }
 
     /// Does what is due, with at most one guest call (rule R7), and proposes what was executed.
     pub fn step(&mut self, now: Now, plugins: &mut dyn PluginRuntime) -> Progress {
-        let _ = (now, plugins);
-        Progress::Idle
+        self.look(now);
+        for which in self.discards.drain(..) {
+            plugins.discard(which);
+        }
+        if self.stopped {
+            return Progress::Idle;
+        }
+        self.member_round(now);
+        self.lead(now, plugins)
     }
 
     /// The next thing to be done, in order.
@@ -91,32 +203,38 @@ impl Execution {
     /// passed means at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Tick> {
-        None
+        if self.stopped {
+            return None;
+        }
+        let member = (!self.streams.is_empty()).then_some(self.next_round);
+        let leader = self.leader_timeout();
+        member.into_iter().chain(leader).min()
     }
 
     /// The committed state.
     #[must_use]
     pub fn state(&self) -> &State {
-        &self.state
+        self.speculative().base()
     }
 
     /// The committed state, for its consistent views and its checkpoints' deltas. Entries are
     /// applied by the machine alone.
     pub fn state_mut(&mut self) -> &mut State {
-        &mut self.state
+        self.speculative_mut().base_mut()
     }
 
     /// What it knows, for operators and invariants.
     #[must_use]
     pub fn status(&self) -> ExecutionStatus {
+        let counters = self.state().counters();
         ExecutionStatus {
-            applied_index: self.state.position().index,
-            applied_zxid: self.state.position().zxid,
-            state_hash: 0,
-            sessions: self.state.counters().sessions,
-            nodes: self.state.counters().nodes,
+            applied_index: self.state().position().index,
+            applied_zxid: self.state().position().zxid,
+            state_hash: self.state().hash(),
+            sessions: counters.sessions,
+            nodes: counters.nodes,
             watches: 0,
-            overlay_txns: 0,
+            overlay_txns: u64::try_from(self.speculative().overlay_txns()).unwrap_or(u64::MAX),
             next_timeout: self.poll_timeout(),
         }
     }
@@ -125,5 +243,174 @@ impl Execution {
     #[must_use]
     pub fn member(&self) -> MemberId {
         self.config.member
+    }
+}
+
+/// What the two halves share.
+impl Execution {
+    fn handle_frame(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        stream: StreamId,
+        frame: ClientFrame,
+    ) {
+        let session = match self.streams.stream(stream) {
+            Some(known) => known.session(),
+            None => return self.first_frame(connection, stream, frame),
+        };
+        let Some(session) = session else {
+            return self.close_stream(stream, "requests come after the session is attached");
+        };
+        match frame {
+            ClientFrame::Open { .. } | ClientFrame::Resume { .. } => {
+                self.close_stream(stream, "a stream carries one session");
+            }
+            ClientFrame::Request(request) => self.forward(now, session, request),
+            ClientFrame::Read(read) => self.read(stream, session, read),
+            ClientFrame::Watch(_) | ClientFrame::Unwatch { .. } | ClientFrame::More { .. } => {}
+        }
+    }
+
+    fn first_frame(&mut self, connection: ConnectionId, stream: StreamId, frame: ClientFrame) {
+        match frame {
+            ClientFrame::Open { secret, timeout_ms } => {
+                self.open_stream(connection, stream, secret.hash(), timeout_ms);
+            }
+            ClientFrame::Resume {
+                session,
+                secret,
+                last_seen,
+            } => self.resume_stream(connection, stream, (session, secret.hash()), last_seen),
+            _ => self.close_stream(stream, "a stream begins by opening or resuming a session"),
+        }
+    }
+
+    fn take_message(&mut self, now: Now, from: MemberId, message: ExecutionMessage) {
+        match message {
+            ExecutionMessage::OpenSession { secret, timeout_ms } => {
+                self.lead_open(from, secret, timeout_ms);
+            }
+            ExecutionMessage::AttachSession { session, secret } => {
+                self.lead_attach(from, session, secret);
+            }
+            ExecutionMessage::Requests {
+                session,
+                epoch,
+                requests,
+            } => {
+                for request in requests {
+                    self.lead_request(from, session, epoch, request);
+                }
+            }
+            ExecutionMessage::Touch { sequence, sessions } => {
+                self.lead_touch(now.tick, from, sequence, sessions);
+            }
+            ExecutionMessage::OpenRefused { secret, reason } => {
+                self.open_refused(secret, &reason);
+            }
+            ExecutionMessage::AttachRefused {
+                session,
+                secret,
+                reason,
+                ..
+            } => self.attach_hearsay(session, secret, &reason),
+            ExecutionMessage::NotAdmitted {
+                session,
+                epoch,
+                id,
+                reason,
+            } => self.not_admitted(session, epoch, id, reason),
+            ExecutionMessage::Rewind {
+                session,
+                epoch,
+                next,
+            } => self.rewound(now, session, epoch, next),
+            ExecutionMessage::TouchAck { sequence, sessions } => self.touched(sequence, sessions),
+            ExecutionMessage::StateHash { index, zxid, hash } => {
+                self.hash_told(from, index, zxid, hash);
+            }
+        }
+    }
+
+    /// Tells a member something; this one at once.
+    fn tell(&mut self, to: MemberId, message: ExecutionMessage) {
+        if to == self.config.member {
+            let now = Now {
+                tick: self.last_tick,
+                wall: folkmoot_proto::WallTime::ZERO,
+            };
+            self.take_message(now, to, message);
+        } else {
+            self.act(ExecutionAction::ToPeer { to, message });
+        }
+    }
+
+    /// A stream ended: its session lives.
+    fn forget_stream(&mut self, stream: StreamId) {
+        self.streams.remove(stream);
+        self.reads.forget(stream);
+    }
+
+    fn act(&mut self, action: ExecutionAction) {
+        self.actions.push_back(action);
+    }
+
+    fn send(&mut self, stream: StreamId, frame: ServerFrame) {
+        self.act(ExecutionAction::ToStream { stream, frame });
+    }
+
+    fn send_to_session(&mut self, session: SessionId, frame: ServerFrame) {
+        if let Some(stream) = self.streams.serving(session) {
+            self.send(stream, frame);
+        }
+    }
+
+    /// This member's state is wrong, or its log holds what it can not apply.
+    fn stop(&mut self, reason: String) {
+        self.stopped = true;
+        self.act(ExecutionAction::Stop { reason });
+    }
+
+    fn next_context(&mut self) -> ReadContext {
+        self.contexts += 1;
+        ReadContext {
+            member: self.config.member,
+            run: self.config.run,
+            sequence: self.contexts,
+        }
+    }
+
+    /// Looks at the clock: it never goes back.
+    fn look(&mut self, now: Now) {
+        self.last_tick = self.last_tick.max(now.tick);
+        if let Some(leader) = &mut self.leader {
+            leader.look(now.tick);
+        }
+    }
+
+    fn speculative(&self) -> &Speculative {
+        let Some(speculative) = &self.speculative else {
+            panic!("a transaction owns the state");
+        };
+        speculative
+    }
+
+    fn speculative_mut(&mut self) -> &mut Speculative {
+        let Some(speculative) = &mut self.speculative else {
+            panic!("a transaction owns the state");
+        };
+        speculative
+    }
+
+    fn take_speculative(&mut self) -> Box<Speculative> {
+        let Some(speculative) = self.speculative.take() else {
+            panic!("a transaction owns the state");
+        };
+        speculative
+    }
+
+    fn return_speculative(&mut self, speculative: Box<Speculative>) {
+        self.speculative = Some(speculative);
     }
 }

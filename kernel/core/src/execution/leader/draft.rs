@@ -13,6 +13,8 @@ use crate::state::{Savepoint, Speculative, Stamp, View, Wait, reply_bytes};
 const ENVELOPE_BYTES: usize = 48;
 /// Bytes of a wait's memo, so that all waits of a session can end in one transaction (rule R32).
 const MEMO_BYTES_MAX: usize = 1024;
+/// What the end of a session writes for a wait: its end, and the event with the memo.
+const WAIT_END_BYTES: u64 = 1024 + 2 * 48;
 
 /// A transaction while it is executed. It owns the state and its overlay, so that a guest can own
 /// it in turn. Each effect is applied at once, by the code that replicas use (rule R5), so that the
@@ -159,10 +161,12 @@ impl Draft {
     ) -> Result<(), Refusal> {
         check_count("bytes of a wait's memo", memo.len(), MEMO_BYTES_MAX)?;
         let limits = self.view().limits();
-        let (waits_max, bytes_max) = (limits.session_waits_max, limits.session_reply_bytes_max);
+        let bytes_max = limits.session_reply_bytes_max;
+        let ending_at_once = u64::from(limits.txn_bytes_max / 2) / WAIT_END_BYTES;
+        let waits_max = u64::from(limits.session_waits_max).min(ending_at_once);
         if let Some(session) = self.view().session(session) {
             let waits = u64::from(session.waits) + u64::from(session.completions) + 1;
-            check_limit("waits of a session", waits, u64::from(waits_max))?;
+            check_limit("waits of a session", waits, waits_max)?;
             let what = "bytes of a session's unacknowledged completions";
             check_limit(what, session.completion_bytes, u64::from(bytes_max))?;
         }
@@ -260,7 +264,7 @@ fn effect_bytes(effect: &Effect) -> usize {
         Effect::PutComponent { description, .. } => description.len(),
         _ => 0,
     };
-    ENVELOPE_BYTES * 2 + variable
+    ENVELOPE_BYTES + variable
 }
 
 fn event_bytes(event: &MountEvent) -> usize {

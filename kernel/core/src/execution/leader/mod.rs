@@ -1,5 +1,136 @@
 //! The leader's half: it admits requests, executes them once on the overlay, and proposes what they
 //! did (rules R1–R5).
 
+mod admission;
+mod batch;
+mod calls;
+mod components;
 pub(in crate::execution) mod draft;
+mod events;
+mod expiry;
+mod health;
+mod native;
+mod office;
 pub(in crate::execution) mod operations;
+mod sessions;
+mod touches;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use folkmoot_proto::client::Request;
+use folkmoot_proto::{
+    ConnEpoch, Digest, LogIndex, MemberId, MountId, RequestId, SecretHash, SessionId, Term, Tick,
+};
+
+use self::batch::Batches;
+use self::expiry::Deadlines;
+use self::health::MountHealth;
+use self::touches::Touches;
+use super::clock::{ActiveClock, LogClock};
+
+pub use self::expiry::{FailureDetector, PlainTimeouts};
+
+/// What a leader knows beside the replicated state. It is made when this member is elected, and
+/// thrown away when it is deposed.
+#[derive(Debug)]
+pub(in crate::execution) struct Leader {
+    /// Its term.
+    term: Term,
+    /// Nothing is executed before this is applied: the first entry of the term (rule R4), or the
+    /// last one appended when the overlay was thrown away (rule R3).
+    execute_after: LogIndex,
+    /// The overlay was thrown away, and what went with it was not asked for again.
+    dropped: bool,
+    /// The log clock, from the first apply of the term on.
+    clock: Option<LogClock>,
+    /// The clock of the sessions' deadlines.
+    active: ActiveClock,
+    /// Work that came and is not executed.
+    queue: VecDeque<Work>,
+    /// What is executed and not applied.
+    batches: Batches,
+    /// Sessions with requests that are executed and not applied, and the last of them.
+    unapplied: BTreeMap<SessionId, RequestId>,
+    /// Sessions of which a request was turned away for what the overlay says of them.
+    turned_away: BTreeSet<SessionId>,
+    /// Sessions whose work went with an overlay: they are told to rewind once work goes on.
+    to_rewind: BTreeSet<SessionId>,
+    /// Sessions that were told of a gap, and have not sent what is expected.
+    told_gap: BTreeMap<SessionId, ConnEpoch>,
+    /// Heartbeats on their way.
+    touches: Touches,
+    /// When sessions may be expired.
+    deadlines: Deadlines,
+    /// How mounts behave.
+    health: MountHealth,
+    /// The mount that had the last event.
+    last_event: MountId,
+    /// Whether the next guest call is an event's, so that events and requests take turns.
+    events_turn: bool,
+    /// Components that are being examined.
+    examining: BTreeSet<Digest>,
+}
+
+/// One piece of work for the leader.
+#[derive(Debug)]
+enum Work {
+    /// A client wants a session at a member.
+    Open {
+        member: MemberId,
+        secret: SecretHash,
+        timeout_ms: u32,
+    },
+    /// A client resumes a session at a member.
+    Attach {
+        member: MemberId,
+        session: SessionId,
+        secret: SecretHash,
+    },
+    /// A request of a session.
+    Request {
+        member: MemberId,
+        session: SessionId,
+        epoch: ConnEpoch,
+        request: Request,
+    },
+    /// A component was examined.
+    Examined {
+        digest: Digest,
+        result: Result<String, String>,
+    },
+}
+
+impl Leader {
+    /// A leader of `term`, whose first entry is at `first_index`.
+    pub(in crate::execution) fn new(
+        term: Term,
+        first_index: LogIndex,
+        now: Tick,
+        batches_in_flight_max: usize,
+    ) -> Self {
+        Self {
+            term,
+            execute_after: first_index,
+            dropped: false,
+            clock: None,
+            active: ActiveClock::starting(now),
+            queue: VecDeque::new(),
+            batches: Batches::new(term, batches_in_flight_max),
+            unapplied: BTreeMap::new(),
+            turned_away: BTreeSet::new(),
+            to_rewind: BTreeSet::new(),
+            told_gap: BTreeMap::new(),
+            touches: Touches::starting(now),
+            deadlines: Deadlines::default(),
+            health: MountHealth::default(),
+            last_event: MountId::ZERO,
+            events_turn: true,
+            examining: BTreeSet::new(),
+        }
+    }
+
+    /// The term.
+    pub(in crate::execution) fn term(&self) -> Term {
+        self.term
+    }
+}

@@ -15,9 +15,10 @@ use crate::state::kernel_nodes::is_reserved;
 /// Characters of a bad path that its refusal repeats.
 const ECHO_CHARS: usize = 128;
 
-/// The part of a transaction that the paths of a session's ephemeral nodes may take: at its end each
-/// is there twice, in its deletion and in what its mount hears, beside the session's waits.
-const OWNED_PATHS_PART: u32 = 4;
+/// What the end of a session writes for an ephemeral node beside its path, which is there twice: in
+/// its deletion, and in what its mount hears. Half a transaction is for these, half for the
+/// session's waits (rule R32).
+const DELETION_BYTES: u64 = 64;
 
 /// What a creation gave.
 #[derive(Debug)]

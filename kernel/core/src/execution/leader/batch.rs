@@ -1,0 +1,132 @@
+//! Batches on their way from execution to the log (rules R3, R5).
+
+use std::collections::VecDeque;
+
+use folkmoot_proto::batch::{Batch, Txn};
+use folkmoot_proto::limits::{BATCH_BYTES_TARGET, BATCH_TXNS_MAX};
+use folkmoot_proto::{LogTime, Term, WallTime, Zxid};
+
+use crate::consensus::ProposedBatch;
+use crate::mutation::{self, Mutation};
+
+/// The batch that is being filled, and those that are proposed and not yet applied.
+#[derive(Debug)]
+pub(super) struct Batches {
+    term: Term,
+    open: Option<OpenBatch>,
+    in_flight: VecDeque<Zxid>,
+    in_flight_max: usize,
+}
+
+#[derive(Debug)]
+struct OpenBatch {
+    base_zxid: Zxid,
+    log_time: LogTime,
+    wall_time: WallTime,
+    txns: Vec<Txn>,
+    bytes: usize,
+}
+
+impl Batches {
+    /// No batches of `term`, of which `in_flight_max` may be in flight at once.
+    pub(super) fn new(term: Term, in_flight_max: usize) -> Self {
+        Self {
+            term,
+            open: None,
+            in_flight: VecDeque::new(),
+            in_flight_max: in_flight_max.max(1),
+        }
+    }
+
+    /// The times of the batch that is being filled: they are those of its next transaction, too.
+    pub(super) fn times(&self) -> Option<(LogTime, WallTime)> {
+        let open = self.open.as_ref()?;
+        Some((open.log_time, open.wall_time))
+    }
+
+    /// Whether one more transaction may be executed: else a batch must be committed first.
+    pub(super) fn has_room(&self) -> bool {
+        let fits = |open: &OpenBatch| {
+            open.bytes < BATCH_BYTES_TARGET && open.txns.len() < BATCH_TXNS_MAX
+        };
+        self.open.as_ref().is_none_or(fits)
+    }
+
+    /// Adds the transaction after `base_zxid`; the first one of a batch gives it its times.
+    pub(super) fn push(
+        &mut self,
+        base_zxid: Zxid,
+        times: (LogTime, WallTime),
+        txn: Txn,
+        bytes: usize,
+    ) {
+        let open = self.open.get_or_insert_with(|| OpenBatch {
+            base_zxid,
+            log_time: times.0,
+            wall_time: times.1,
+            txns: Vec::new(),
+            bytes: 0,
+        });
+        open.txns.push(txn);
+        open.bytes += bytes;
+    }
+
+    /// Cuts what there is into a batch, if fewer than the most are in flight.
+    pub(super) fn cut(&mut self) -> Option<ProposedBatch> {
+        if self.in_flight.len() >= self.in_flight_max {
+            return None;
+        }
+        let open = self.open.take()?;
+        let batch = Batch {
+            term: self.term,
+            base_zxid: open.base_zxid,
+            first_zxid: open.base_zxid.next(),
+            log_time: open.log_time,
+            wall_time: open.wall_time,
+            txns: open.txns,
+        };
+        let last_zxid = batch.last_zxid();
+        self.in_flight.push_back(last_zxid);
+        Some(ProposedBatch {
+            term: self.term,
+            base_zxid: batch.base_zxid,
+            last_zxid,
+            payload: encode_checked(&batch),
+        })
+    }
+
+    /// The entry that ends at `zxid` was applied.
+    pub(super) fn applied(&mut self, zxid: Zxid) {
+        while self.in_flight.front().is_some_and(|last| *last <= zxid) {
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// All of them were thrown away with the overlay.
+    pub(super) fn drop_all(&mut self) {
+        self.open = None;
+        self.in_flight.clear();
+    }
+
+    /// Whether there is a batch to be cut.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+}
+
+/// The batch's final bytes. They decode to exactly what was applied to the overlay, or this leader
+/// stops here: a log with a transaction that no replica can read would stop them all, at each start
+/// (rule R5).
+fn encode_checked(batch: &Batch) -> bytes::Bytes {
+    let payload = batch.encode();
+    if mutation::is_on(Mutation::ProposeUnchecked) {
+        return payload;
+    }
+    let decoded = Batch::decode(&payload);
+    assert!(
+        decoded.as_ref() == Ok(batch),
+        "the batch at {} does not decode to itself: {decoded:?}",
+        batch.first_zxid
+    );
+    payload
+}

@@ -1,0 +1,178 @@
+//! Components on their way into the cluster (rule R31).
+
+use folkmoot_proto::effect::Effect;
+use folkmoot_proto::limits::{CHUNK_BYTES_MAX, NAME_BYTES_MAX};
+use folkmoot_proto::reply::{Outcome, Refusal};
+use folkmoot_proto::{Digest, Now, RequestId, SessionId, Ticket};
+
+use super::draft::{Draft, KERNEL_MOUNT};
+use super::operations::{check_count, check_limit};
+use crate::execution::{Execution, ExecutionAction};
+use crate::state::{Upload, View};
+
+/// How long an installation may wait for its examination, in milliseconds: ten times what the
+/// largest component takes to compile.
+const INSTALL_DEADLINE_MS: u64 = 300_000;
+
+/// Takes the next chunk of an upload, given its `(size, offset)`.
+pub(super) fn take_chunk(
+    draft: &mut Draft,
+    session: SessionId,
+    digest: Digest,
+    (size, offset): (u32, u32),
+    data: Vec<u8>,
+) -> Result<Outcome, Refusal> {
+    check_count("bytes of a chunk", data.len(), CHUNK_BYTES_MAX)?;
+    if draft.view().component(digest).is_some() {
+        return Ok(Outcome::ChunkTaken);
+    }
+    let upload = draft.view().upload(digest);
+    if let Some(upload) = upload
+        && upload.session != session
+    {
+        return Err(refused("another session uploads this component: wait for it"));
+    }
+    let (received, known_size) = upload.map_or((0, size), |of| (of.received, of.size));
+    if size != known_size || upload.is_some_and(|upload| upload.sealed.is_some()) {
+        return Err(refused("the upload has another size, or is sealed"));
+    }
+    let end = u32::try_from(data.len()).ok().and_then(|len| offset.checked_add(len));
+    if end.is_none_or(|end| end > size || end == offset) {
+        return Err(refused("the chunk is empty, or goes beyond the component's size"));
+    }
+    if offset != received {
+        let reason = format!("the chunk begins at {offset}, expected is {received}");
+        return Err(Refusal::ComponentRefused { reason });
+    }
+    if received == 0 {
+        check_room(draft, size)?;
+    }
+    draft.effect(Effect::PutChunk {
+        digest,
+        session,
+        size,
+        offset,
+        data,
+    })?;
+    Ok(Outcome::ChunkTaken)
+}
+
+/// Room for a whole component is checked when its upload begins.
+fn check_room(draft: &Draft, size: u32) -> Result<(), Refusal> {
+    let limits = draft.view().limits();
+    let promised = draft.view().uploads().into_iter();
+    let promised: u64 = promised
+        .map(|(_, upload)| u64::from(upload.size - upload.received))
+        .sum();
+    let total = draft.view().counters().component_bytes + promised + u64::from(size);
+    let of_one = u64::from(limits.component_bytes_max);
+    check_limit("bytes of a component", u64::from(size), of_one)?;
+    check_limit("bytes of all components", total, limits.components_bytes_max)
+}
+
+/// Seals a whole upload; the request waits until it was examined.
+pub(super) fn begin_install(
+    draft: &mut Draft,
+    session: SessionId,
+    request: RequestId,
+    digest: Digest,
+    name: String,
+) -> Result<Outcome, Refusal> {
+    check_count("bytes of a component's name", name.len(), NAME_BYTES_MAX)?;
+    if draft.view().component(digest).is_some() {
+        return Ok(Outcome::Installed);
+    }
+    let upload = draft.view().upload(digest);
+    let Some(upload) = upload.filter(|upload| upload.session == session) else {
+        return Err(Refusal::UnknownComponent {
+            digest: digest.to_string(),
+        });
+    };
+    if upload.sealed.is_some() {
+        return Err(refused("it is being installed already"));
+    }
+    if upload.received != upload.size {
+        return Err(refused("its upload is not whole"));
+    }
+    if Digest::of(&draft.view().component_bytes(digest)) != digest {
+        return Err(refused("its bytes do not have this digest: upload it again"));
+    }
+    let deadline = draft.stamp().log_time.plus_millis(INSTALL_DEADLINE_MS);
+    draft.begin_wait(session, request, KERNEL_MOUNT, Some(deadline), Vec::new())?;
+    let ticket = Ticket(draft.stamp().zxid.0);
+    draft.effect(Effect::SealUpload {
+        digest,
+        name,
+        ticket,
+    })?;
+    Ok(Outcome::Waiting(ticket))
+}
+
+fn refused(reason: &str) -> Refusal {
+    Refusal::ComponentRefused {
+        reason: reason.to_owned(),
+    }
+}
+
+impl Execution {
+    /// Asks for the examination of every sealed upload that is committed and not being examined:
+    /// a new leader begins them anew.
+    pub(in crate::execution) fn examine_sealed(&mut self) {
+        let Some(leader) = &self.leader else {
+            return;
+        };
+        let committed = self.state();
+        let is_new = |digest: &Digest, upload: &Upload| {
+            upload.sealed.is_some() && !leader.examining.contains(digest)
+        };
+        let uploads = committed.uploads().into_iter();
+        let new = uploads.filter(|(digest, upload)| is_new(digest, upload));
+        let new: Vec<_> = new
+            .map(|(digest, _)| (digest, committed.component_bytes(digest).into()))
+            .collect();
+        for (digest, bytes) in new {
+            if let Some(leader) = &mut self.leader {
+                leader.examining.insert(digest);
+            }
+            self.act(ExecutionAction::ExamineComponent { digest, bytes });
+        }
+    }
+
+    /// Installs or refuses an examined component, and completes the request that waits for it.
+    pub(super) fn run_examined(
+        &mut self,
+        now: Now,
+        digest: Digest,
+        result: Result<String, String>,
+    ) {
+        self.kernel_txn(now, |draft| finish_install(draft, digest, result));
+    }
+}
+
+fn finish_install(
+    draft: &mut Draft,
+    digest: Digest,
+    result: Result<String, String>,
+) -> Result<(), Refusal> {
+    let upload = draft.view().upload(digest);
+    let Some(sealed) = upload.and_then(|upload| upload.sealed.clone()) else {
+        return Ok(());
+    };
+    let reply = match result {
+        Ok(description) => {
+            draft.effect(Effect::PutComponent {
+                digest,
+                description,
+            })?;
+            Ok(Outcome::Installed)
+        }
+        Err(reason) => {
+            draft.effect(Effect::DropUpload { digest })?;
+            Err(Refusal::ComponentRefused { reason })
+        }
+    };
+    match draft.view().wait(sealed.ticket).cloned() {
+        Some(wait) => draft.complete(&wait, reply),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,211 @@
+//! What the kernel ends by itself: sessions that were not heard of (rule R16), and waits whose
+//! deadline has passed (rule R11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use folkmoot_proto::effect::WaitEndCause;
+use folkmoot_proto::reply::Refusal;
+use folkmoot_proto::{ConnEpoch, LogTime, MemberId, Now, SessionId, Tick};
+
+use super::sessions::end_session;
+use super::touches::Touch;
+use crate::execution::Execution;
+use crate::mutation::{self, Mutation};
+use crate::state::View;
+
+/// Sessions that are expired in one step, each in a transaction of its own.
+const EXPIRIES_PER_STEP: usize = 64;
+/// Waits that are ended in one transaction.
+const DUE_WAITS_PER_TXN: usize = 256;
+
+/// Decides which sessions may be expired. It is asked only about those whose timeout since their
+/// last accepted touch, or since the first apply of this term, is over on a clock that leaves out
+/// the stalls of the leader's own process: it can hold a session longer, never expire it sooner.
+pub trait FailureDetector: core::fmt::Debug + Send {
+    /// Whether the session is to be expired now, being silent for `silent_ms` with a timeout of
+    /// `timeout_ms`.
+    fn is_dead(&mut self, session: SessionId, silent_ms: u64, timeout_ms: u32) -> bool;
+}
+
+/// The built-in detector: the timeout alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainTimeouts;
+
+impl FailureDetector for PlainTimeouts {
+    fn is_dead(&mut self, _session: SessionId, silent_ms: u64, timeout_ms: u32) -> bool {
+        silent_ms >= u64::from(timeout_ms)
+    }
+}
+
+/// When sessions may be expired at the earliest, on the leader's active clock.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    by_time: BTreeSet<(Tick, SessionId)>,
+    by_session: BTreeMap<SessionId, Armed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    heard_at: Tick,
+    deadline: Tick,
+}
+
+impl Deadlines {
+    /// The session was heard of at `heard_at`. A deadline never moves backwards.
+    pub(super) fn arm(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) {
+        let deadline = heard_at.plus_millis(u64::from(timeout_ms));
+        let before = self.by_session.get(&session);
+        if before.is_some_and(|before| before.deadline >= deadline) {
+            return;
+        }
+        let armed = Armed { heard_at, deadline };
+        if let Some(before) = self.by_session.insert(session, armed) {
+            self.by_time.remove(&(before.deadline, session));
+        }
+        self.by_time.insert((deadline, session));
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&mut self, session: SessionId) {
+        if let Some(armed) = self.by_session.remove(&session) {
+            self.by_time.remove(&(armed.deadline, session));
+        }
+    }
+
+    /// Sessions whose deadline is at or before `active`, and when they were heard of, earliest
+    /// deadline first.
+    fn due(&self, active: Tick) -> impl Iterator<Item = (SessionId, Tick)> {
+        let due = self.by_time.iter().take_while(move |(deadline, _)| *deadline <= active);
+        due.filter_map(|(_, session)| Some((*session, self.by_session.get(session)?.heard_at)))
+    }
+
+    /// Whether the session has a deadline.
+    pub(super) fn is_armed(&self, session: SessionId) -> bool {
+        self.by_session.contains_key(&session)
+    }
+
+    /// Whether there is any deadline.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
+    }
+}
+
+impl Execution {
+    /// Counts a session's timeout from now on: it was opened or attached, or this term began.
+    pub(super) fn arm_deadline(&mut self, now: Tick, session: SessionId, timeout_ms: u32) {
+        if let Some(leader) = &mut self.leader {
+            let active = leader.active.look(now);
+            leader.deadlines.arm(session, active, timeout_ms);
+        }
+    }
+
+    /// A member has heard of clients. Their touches wait for a quorum round that begins after this
+    /// (rule R16).
+    pub(in crate::execution) fn lead_touch(
+        &mut self,
+        now: Tick,
+        from: MemberId,
+        sequence: u64,
+        sessions: Vec<(SessionId, ConnEpoch)>,
+    ) {
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let at = leader.active.look(now);
+        let touch = Touch {
+            from,
+            sequence,
+            sessions,
+            at,
+        };
+        if mutation::is_on(Mutation::TouchWithoutQuorum) {
+            return self.accept_touch(touch);
+        }
+        leader.touches.receive(touch);
+    }
+
+    /// A quorum has confirmed this leader since it got the touch: the deadlines of its sessions
+    /// move, save of those that are closing in the overlay or are attached elsewhere (rule R15).
+    pub(super) fn accept_touch(&mut self, touch: Touch) {
+        let mut accepted = Vec::new();
+        for &(id, epoch) in &touch.sessions {
+            let Some(session) = self.speculative().session(id) else {
+                continue;
+            };
+            if session.epoch != epoch && !mutation::is_on(Mutation::IgnoreEpoch) {
+                continue;
+            }
+            let timeout_ms = session.timeout_ms;
+            if let Some(leader) = &mut self.leader {
+                leader.deadlines.arm(id, touch.at, timeout_ms);
+            }
+            accepted.push(id);
+        }
+        self.tell_touched(touch.from, touch.sequence, accepted);
+    }
+
+    /// Expires sessions that were not heard of. A touch that waits for its round, or an attachment
+    /// that waits to be executed, came earlier and holds the expiry.
+    pub(super) fn run_expiries(&mut self, now: Now) {
+        for session in self.dead_sessions(now) {
+            if !self.may_execute() {
+                return;
+            }
+            if let Some(leader) = &mut self.leader {
+                leader.deadlines.remove(session);
+            }
+            if self.speculative().session(session).is_some() {
+                self.kernel_txn(now, |draft| end_session(draft, session, true));
+            }
+        }
+    }
+
+    fn dead_sessions(&mut self, now: Now) -> Vec<SessionId> {
+        let may_execute = self.may_execute();
+        let Some(leader) = &mut self.leader else {
+            return Vec::new();
+        };
+        let active = leader.active.look(now.tick);
+        if !may_execute {
+            return Vec::new();
+        }
+        let mut silent = Vec::new();
+        for (session, heard_at) in leader.deadlines.due(active) {
+            if silent.len() == EXPIRIES_PER_STEP {
+                break;
+            }
+            let came_earlier = leader.touches.is_pending(session)
+                || leader.queue.iter().any(|work| work.attaches(session));
+            if !came_earlier {
+                silent.push((session, active.millis_since(heard_at)));
+            }
+        }
+        let mut dead = Vec::new();
+        for (id, silent_ms) in silent {
+            let timeout_ms = self.speculative().session(id).map(|of| of.timeout_ms);
+            let is_dead = |timeout_ms| self.detector.is_dead(id, silent_ms, timeout_ms);
+            if timeout_ms.is_none_or(is_dead) {
+                dead.push(id);
+            }
+        }
+        dead
+    }
+
+    /// Ends waits whose deadline has passed at the time of the transaction that ends them.
+    pub(super) fn run_due_waits(&mut self, now: Now) {
+        let time = self.txn_log_time(now);
+        if !self.may_execute() || self.speculative().due_waits(time, 1).is_empty() {
+            return;
+        }
+        self.kernel_txn(now, |draft| {
+            let time: LogTime = draft.stamp().log_time;
+            for ticket in draft.view().due_waits(time, DUE_WAITS_PER_TXN) {
+                if let Some(wait) = draft.view().wait(ticket).cloned() {
+                    let refusal: Refusal = Refusal::DeadlinePassed;
+                    draft.end_wait(&wait, WaitEndCause::Deadline, refusal)?;
+                }
+            }
+            Ok(())
+        });
+    }
+}

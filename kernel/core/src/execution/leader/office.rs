@@ -1,0 +1,269 @@
+//! A leader's office: its rounds, what commits to it, what it throws away.
+
+use folkmoot_proto::entry::Entry;
+use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
+use folkmoot_proto::{LogIndex, LogTime, MemberId, Now, RequestId, SessionId, Term, Tick};
+
+use super::Leader;
+use crate::execution::clock::{LogClock, PULSE_MS};
+use crate::execution::{Execution, ExecutionAction, Progress};
+use crate::mutation::{self, Mutation};
+use crate::plugin::PluginRuntime;
+use crate::state::{AppliedTxn, View};
+
+impl Leader {
+    /// Looks at the monotonic clock, so that only what this process slept through counts as a
+    /// stall.
+    pub(in crate::execution) fn look(&mut self, now: Tick) {
+        self.active.look(now);
+    }
+
+    /// A stream broke: what sessions were told of gaps may be lost with it.
+    pub(in crate::execution) fn forget_gaps(&mut self) {
+        self.told_gap.clear();
+    }
+}
+
+impl Execution {
+    /// One step of the leader: what is due, what is queued, at most one guest call, and a batch.
+    pub(in crate::execution) fn lead(
+        &mut self,
+        now: Now,
+        plugins: &mut dyn PluginRuntime,
+    ) -> Progress {
+        if self.leader.is_none() {
+            return Progress::Idle;
+        }
+        self.begin_touch_round(now.tick);
+        self.run_due_waits(now);
+        self.run_timers(now);
+        let events_first = self.leader.as_ref().is_some_and(|leader| leader.events_turn);
+        let mut called = events_first && self.run_event(now, plugins);
+        let by_request = self.run_queue(now, plugins, !called);
+        called |= by_request;
+        if !called {
+            self.run_event(now, plugins);
+        }
+        self.run_expiries(now);
+        self.propose();
+        let event_ready = self.next_event_mount(now, plugins).is_some();
+        let may_execute = self.may_execute();
+        let Some(leader) = &mut self.leader else {
+            return Progress::Idle;
+        };
+        leader.events_turn = by_request;
+        if may_execute && (event_ready || !leader.queue.is_empty()) {
+            Progress::More
+        } else {
+            Progress::Idle
+        }
+    }
+
+    /// Hands over what is executed, whenever fewer than the most batches are in flight.
+    fn propose(&mut self) {
+        let leader = self.leader.as_mut();
+        if let Some(batch) = leader.and_then(|leader| leader.batches.cut()) {
+            self.act(ExecutionAction::Propose { batch });
+        }
+    }
+
+    /// An entry was applied: its batch is no longer in flight. The first one of the term starts the
+    /// clocks (rules R9, R16); the one that execution waits for lets it go on (rules R3, R4).
+    pub(in crate::execution) fn lead_applied(
+        &mut self,
+        now: Now,
+        entry: &Entry,
+        txns: &[AppliedTxn],
+    ) {
+        let is_overlay_empty = self.speculative().overlay_txns() == 0;
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        leader.batches.applied(entry.last_zxid);
+        for origin in txns.iter().filter_map(|txn| txn.origin.as_ref()) {
+            if leader.unapplied.get(&origin.session) == Some(&origin.request) {
+                leader.unapplied.remove(&origin.session);
+            }
+        }
+        if is_overlay_empty {
+            leader.turned_away.clear();
+        }
+        if entry.term == leader.term && leader.clock.is_none() {
+            self.start_clocks(now.tick);
+        }
+        self.go_on(now.tick, entry.index);
+    }
+
+    pub(in crate::execution) fn start_clocks(&mut self, now: Tick) {
+        let base = if mutation::is_on(Mutation::LogClockRestarts) {
+            LogTime(now.0 / 1000)
+        } else {
+            self.state().log_time()
+        };
+        if let Some(leader) = &mut self.leader {
+            leader.clock = Some(LogClock::starting(base, now));
+        }
+        self.arm_all(now);
+    }
+
+    /// Counts the timeout of every session that has no deadline from now on.
+    fn arm_all(&mut self, now: Tick) {
+        for id in self.state().sessions() {
+            let timeout_ms = self.state().session(id).map(|session| session.timeout_ms);
+            let unarmed = |leader: &Leader| !leader.deadlines.is_armed(id);
+            if let Some(timeout_ms) = timeout_ms
+                && self.leader.as_ref().is_some_and(unarmed)
+            {
+                self.arm_deadline(now, id, timeout_ms);
+            }
+        }
+    }
+
+    /// Once the last entry that was appended before the overlay was thrown away is applied, what it
+    /// took with it is asked for again.
+    fn go_on(&mut self, now: Tick, applied: LogIndex) {
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        if !leader.dropped || applied < leader.execute_after {
+            return;
+        }
+        leader.dropped = false;
+        let sessions = core::mem::take(&mut leader.to_rewind);
+        self.arm_all(now);
+        self.examine_sealed();
+        for session in sessions {
+            self.tell_rewind(session);
+        }
+    }
+
+    fn tell_rewind(&mut self, id: SessionId) {
+        let Some(session) = self.state().session(id) else {
+            return;
+        };
+        let (member, epoch, next) = (session.member, session.epoch, session.last_id.next());
+        if let Some(leader) = &mut self.leader {
+            leader.told_gap.insert(id, epoch);
+        }
+        self.tell(
+            member,
+            ExecutionMessage::Rewind {
+                session: id,
+                epoch,
+                next,
+            },
+        );
+    }
+
+    /// A batch was not appended: what was executed after it stands on nothing (rule R3).
+    pub(in crate::execution) fn propose_refused(&mut self, term: Term, last_appended: LogIndex) {
+        if mutation::is_on(Mutation::KeepOverlay) {
+            return;
+        }
+        let applied = self.state().position().index;
+        let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else {
+            return;
+        };
+        leader.batches.drop_all();
+        leader.execute_after = leader.execute_after.max(last_appended);
+        leader.dropped = true;
+        let executed: Vec<_> = core::mem::take(&mut leader.unapplied).into_keys().collect();
+        leader.to_rewind.extend(executed);
+        leader.to_rewind.append(&mut leader.turned_away);
+        leader.examining.clear();
+        leader.told_gap.clear();
+        self.drop_overlay();
+        self.go_on(self.last_tick, applied);
+    }
+
+    fn begin_touch_round(&mut self, now: Tick) {
+        let wants = self.leader.as_ref().map(|leader| leader.touches.wants_round(now));
+        if wants != Some(true) {
+            return;
+        }
+        let context = self.next_context();
+        let interval_ms = self.config.touch_round_ms;
+        if let Some(leader) = &mut self.leader {
+            leader.touches.begin_round(context, now, interval_ms);
+        }
+        self.act(ExecutionAction::ReadBarrier { context });
+    }
+
+    /// A read barrier that is a touch round's holds. False if it is another's.
+    pub(in crate::execution) fn touches_ready(&mut self, context: ReadContext) -> bool {
+        let leader = self.leader.as_mut();
+        let Some(touches) = leader.and_then(|leader| leader.touches.finish_round(context)) else {
+            return false;
+        };
+        for touch in touches {
+            self.accept_touch(touch);
+        }
+        true
+    }
+
+    /// A read barrier that is a touch round's was lost. False if it is another's.
+    pub(in crate::execution) fn touches_lost(&mut self, context: ReadContext) -> bool {
+        let leader = self.leader.as_mut();
+        leader.is_some_and(|leader| leader.touches.lose_round(context))
+    }
+
+    pub(super) fn tell_touched(
+        &mut self,
+        member: MemberId,
+        sequence: u64,
+        sessions: Vec<SessionId>,
+    ) {
+        self.tell(member, ExecutionMessage::TouchAck { sequence, sessions });
+    }
+
+    pub(super) fn leader_term(&self) -> Term {
+        self.leader.as_ref().map_or(Term::ZERO, Leader::term)
+    }
+
+    /// The log time at `now`. It never goes back.
+    pub(super) fn log_time(&self, now: Now) -> LogTime {
+        let clock = self.leader.as_ref().and_then(|leader| leader.clock);
+        let executed = self.speculative().log_time();
+        clock.map_or(executed, |clock| clock.at(now.tick)).max(executed)
+    }
+
+    /// The log time of the next transaction: that of its batch, where one is being filled.
+    pub(super) fn txn_log_time(&self, now: Now) -> LogTime {
+        let times = self.leader.as_ref().and_then(|leader| leader.batches.times());
+        times.map_or_else(|| self.log_time(now), |(log_time, _)| log_time)
+    }
+
+    /// When the leader has something to do, if nothing comes in before.
+    pub(in crate::execution) fn leader_timeout(&self) -> Option<Tick> {
+        let leader = self.leader.as_ref()?;
+        let round = leader.touches.next_timeout();
+        let pulse = (!leader.deadlines.is_empty())
+            .then(|| self.last_tick.plus_millis(PULSE_MS / 2));
+        let due = self.may_execute().then(|| self.next_execution()).flatten();
+        round.into_iter().chain(pulse).chain(due).min()
+    }
+
+    /// When a wait, a timer or an event is due. What was due at the last step and was not done
+    /// waits for something else, which comes as an input.
+    fn next_execution(&self) -> Option<Tick> {
+        let clock = self.leader.as_ref()?.clock?;
+        let timed = self.speculative().next_due().map(|due| clock.tick_of(due));
+        let event = self.next_event_due(self.last_tick);
+        let later = timed.into_iter().chain(event).filter(|due| *due > self.last_tick);
+        later.min()
+    }
+
+    /// The last request of a session that is executed here; for the mutation that logs no refusal.
+    pub(super) fn reply_unlogged(
+        &mut self,
+        session: SessionId,
+        id: RequestId,
+        reply: folkmoot_proto::reply::Reply,
+    ) {
+        let zxid = self.state().zxid();
+        self.send_to_session(
+            session,
+            folkmoot_proto::client::ServerFrame::Reply { id, zxid, reply },
+        );
+    }
+}

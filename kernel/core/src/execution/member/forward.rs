@@ -1,0 +1,152 @@
+//! Requests on their way to the leader, wherever it is. A member keeps none of them: what is lost on
+//! the way, or refused, is sent again by the client, from the first one that is not answered
+//! (rule R2).
+
+use folkmoot_proto::client::{NotAdmitted, Request, ServerFrame};
+use folkmoot_proto::peer::ExecutionMessage;
+use folkmoot_proto::{ConnEpoch, Now, RequestId, SessionId, Tick};
+
+use crate::execution::{Execution, ExecutionAction};
+use crate::state::View;
+
+/// Requests that are under way so long without the session's order moving are taken for lost, in
+/// milliseconds. Streams that break are noticed at once; this covers what nothing else noticed.
+const LOST_AFTER_MS: u64 = 3000;
+/// Requests in one message to the leader.
+const REQUESTS_PER_MESSAGE: usize = 256;
+
+impl Execution {
+    /// A client's request: only the session's next one goes to the leader. One that came before is
+    /// under way or answered; one beyond follows a request that was turned away.
+    pub(super) fn forward(&mut self, now: Now, session: SessionId, request: Request) {
+        let leader = self.following.leader;
+        let Some(attachment) = self.streams.attachment_mut(session) else {
+            return;
+        };
+        let (id, epoch) = (request.id, attachment.epoch);
+        if id != attachment.expected {
+            return;
+        }
+        let Some(leader) = leader else {
+            return self.not_admitted(session, epoch, id, NotAdmitted::NoLeader);
+        };
+        attachment.refused = false;
+        attachment.expected = id.next();
+        let under_way = self.state().session(session).map(|open| open.last_id.next());
+        if under_way == Some(id)
+            && let Some(attachment) = self.streams.attachment_mut(session)
+        {
+            attachment.moved_at = now.tick;
+        }
+        if leader == self.config.member {
+            return self.lead_request(leader, session, epoch, request);
+        }
+        if let Some(ExecutionAction::ToPeer {
+            to,
+            message:
+                ExecutionMessage::Requests {
+                    session: of,
+                    epoch: at,
+                    requests,
+                },
+        }) = self.actions.back_mut()
+            && (*to, *of, *at) == (leader, session, epoch)
+            && requests.len() < REQUESTS_PER_MESSAGE
+        {
+            return requests.push(request);
+        }
+        let requests = vec![request];
+        self.tell(
+            leader,
+            ExecutionMessage::Requests {
+                session,
+                epoch,
+                requests,
+            },
+        );
+    }
+
+    /// A request took no place, nor did any behind it: the client sends it again.
+    pub(in crate::execution) fn not_admitted(
+        &mut self,
+        session: SessionId,
+        epoch: ConnEpoch,
+        id: RequestId,
+        reason: NotAdmitted,
+    ) {
+        let Some(attachment) = self.streams.attachment_mut(session) else {
+            return;
+        };
+        if attachment.epoch != epoch || attachment.expected < id {
+            return;
+        }
+        attachment.expected = id;
+        attachment.refused = true;
+        self.send_to_session(session, ServerFrame::NotAdmitted { id, reason });
+    }
+
+    /// The leader expects `next`: what came to it was beyond, or its overlay was dropped.
+    pub(in crate::execution) fn rewound(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        epoch: ConnEpoch,
+        next: RequestId,
+    ) {
+        let Some(attachment) = self.streams.attachment(session) else {
+            return;
+        };
+        if attachment.epoch == epoch && attachment.expected > next {
+            self.send_rewind(now, session, next);
+        }
+    }
+
+    /// What this session has under way may be lost: its client sends it again.
+    pub(super) fn rewind(&mut self, now: Now, session: SessionId) {
+        let Some(open) = self.state().session(session) else {
+            return;
+        };
+        let next = open.last_id.next();
+        let Some(attachment) = self.streams.attachment(session) else {
+            return;
+        };
+        if attachment.expected > next || attachment.refused {
+            self.send_rewind(now, session, next);
+        }
+    }
+
+    fn send_rewind(&mut self, now: Now, session: SessionId, next: RequestId) {
+        if let Some(attachment) = self.streams.attachment_mut(session) {
+            attachment.expected = next;
+            attachment.refused = false;
+            attachment.moved_at = now.tick;
+        }
+        self.send_to_session(session, ServerFrame::Rewind { next });
+    }
+
+    /// All that is under way may be lost: the leader changed, or a stream to it broke.
+    pub(in crate::execution) fn rewind_all(&mut self, now: Now) {
+        for session in self.streams.sessions().collect::<Vec<_>>() {
+            self.rewind(now, session);
+        }
+    }
+
+    /// Rewinds sessions whose requests have been under way for too long.
+    pub(super) fn rewind_lost(&mut self, now: Now) {
+        let stuck = |session: &SessionId| {
+            let attachment = self.streams.attachment(*session);
+            let open = self.state().session(*session);
+            attachment.zip(open).is_some_and(|(attachment, open)| {
+                attachment.expected > open.last_id.next()
+                    && is_over(attachment.moved_at, now.tick)
+            })
+        };
+        for session in self.streams.sessions().filter(stuck).collect::<Vec<_>>() {
+            self.rewind(now, session);
+        }
+    }
+}
+
+fn is_over(since: Tick, now: Tick) -> bool {
+    now.millis_since(since) >= LOST_AFTER_MS
+}

@@ -1,0 +1,15 @@
+//! The half of execution that every member has: it serves the clients attached here, from what is
+//! applied here alone.
+
+mod attach;
+mod forward;
+mod hashes;
+mod heartbeats;
+mod publish;
+mod reads;
+mod streams;
+
+pub(super) use hashes::Hashes;
+pub(super) use heartbeats::Heartbeats;
+pub(super) use reads::Reads;
+pub(super) use streams::Streams;

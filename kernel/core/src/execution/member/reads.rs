@@ -1,0 +1,220 @@
+//! Reads: served from what is applied here, never older than what the session has seen (it was
+//! attached after that was applied) or was answered, and, if asked, after a quorum round begun
+//! after the read arrived (rule R20).
+
+use folkmoot_proto::client::{Query, Read, ReadOutcome, ReadRefusal, ServerFrame};
+use folkmoot_proto::limits::CHUNK_BYTES_MAX;
+use folkmoot_proto::peer::ReadContext;
+use folkmoot_proto::{LogIndex, NodePath, ReadId, SessionId};
+
+use crate::execution::{Execution, ExecutionAction, StreamId};
+use crate::state::View;
+
+/// Reads that may wait on one member.
+const WAITING_MAX: usize = 16 * 1024;
+/// How often a read asks for a barrier before it is refused: one for each change of leader.
+const BARRIERS_MAX: u32 = 8;
+/// Names in one page of a children listing, whatever they are: those of [`CHUNK_BYTES_MAX`] at an
+/// average of 16 bytes.
+const PAGE_NAMES_MAX: usize = 4096;
+
+/// Reads that wait.
+#[derive(Debug, Default)]
+pub(in crate::execution) struct Reads {
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    stream: StreamId,
+    session: SessionId,
+    read: Read,
+    barrier: Barrier,
+    asked: u32,
+}
+
+/// How far a read's barrier is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Barrier {
+    /// It needs none.
+    Needless,
+    /// It waits to be asked for.
+    Wanted,
+    /// It was asked for after the read arrived.
+    Asked(ReadContext),
+    /// It holds there.
+    At(LogIndex),
+}
+
+impl Reads {
+    /// Forgets those of a stream that ended.
+    pub(in crate::execution) fn forget(&mut self, stream: StreamId) {
+        self.waiting.retain(|waiting| waiting.stream != stream);
+    }
+}
+
+impl Execution {
+    /// A client reads.
+    pub(super) fn read(&mut self, stream: StreamId, session: SessionId, read: Read) {
+        if self.reads.waiting.len() >= WAITING_MAX {
+            return self.send_read(stream, read.id, Err(ReadRefusal::TooManyViews));
+        }
+        let barrier = if read.linearizable {
+            Barrier::Wanted
+        } else {
+            Barrier::Needless
+        };
+        if barrier == Barrier::Wanted && self.following.leader.is_none() {
+            return self.send_read(stream, read.id, Err(ReadRefusal::NoLeader));
+        }
+        self.reads.waiting.push(Waiting {
+            stream,
+            session,
+            read,
+            barrier,
+            asked: 0,
+        });
+        self.ask_barrier();
+        if barrier == Barrier::Needless {
+            self.serve_reads();
+        }
+    }
+
+    /// Asks for one barrier for all reads that want one, unless one is under way: reads that came
+    /// after that was asked for need the next.
+    fn ask_barrier(&mut self) {
+        let is_asked = |waiting: &Waiting| matches!(waiting.barrier, Barrier::Asked(_));
+        let is_wanted = |waiting: &Waiting| waiting.barrier == Barrier::Wanted;
+        let waiting = &self.reads.waiting;
+        if waiting.iter().any(is_asked) || !waiting.iter().any(is_wanted) {
+            return;
+        }
+        let context = self.next_context();
+        for waiting in self.reads.waiting.iter_mut().filter(|of| is_wanted(of)) {
+            waiting.barrier = Barrier::Asked(context);
+            waiting.asked += 1;
+        }
+        self.act(ExecutionAction::ReadBarrier { context });
+    }
+
+    /// A barrier holds at `index`. False if no read waits for it.
+    pub(super) fn read_barrier_at(&mut self, context: ReadContext, index: LogIndex) -> bool {
+        let mut found = false;
+        for waiting in &mut self.reads.waiting {
+            if waiting.barrier == Barrier::Asked(context) {
+                waiting.barrier = Barrier::At(index);
+                found = true;
+            }
+        }
+        self.ask_barrier();
+        self.serve_reads();
+        found
+    }
+
+    /// A barrier was lost with its leader: its reads ask again, under a new name.
+    pub(super) fn read_barrier_lost(&mut self, context: ReadContext) {
+        let no_leader = self.following.leader.is_none();
+        let mut refused = Vec::new();
+        self.reads.waiting.retain_mut(|waiting| {
+            if waiting.barrier != Barrier::Asked(context) {
+                return true;
+            }
+            waiting.barrier = Barrier::Wanted;
+            let gives_up = no_leader || waiting.asked >= BARRIERS_MAX;
+            if gives_up {
+                refused.push((waiting.stream, waiting.read.id));
+            }
+            !gives_up
+        });
+        for (stream, id) in refused {
+            self.send_read(stream, id, Err(ReadRefusal::NoLeader));
+        }
+        self.ask_barrier();
+    }
+
+    /// Serves what can be served by what is applied here.
+    pub(super) fn serve_reads(&mut self) {
+        let applied = self.state().position().index;
+        let is_due = |waiting: &Waiting| {
+            let is_answered = self
+                .state()
+                .session(waiting.session)
+                .is_none_or(|session| session.last_id >= waiting.read.after);
+            let is_recent = match waiting.barrier {
+                Barrier::Needless => true,
+                Barrier::At(index) => index <= applied,
+                Barrier::Wanted | Barrier::Asked(_) => false,
+            };
+            is_answered && is_recent
+        };
+        if !self.reads.waiting.iter().any(is_due) {
+            return;
+        }
+        let waiting = core::mem::take(&mut self.reads.waiting);
+        let (due, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_due);
+        self.reads.waiting = rest;
+        for Waiting { stream, read, .. } in due {
+            let result = self.query(read.query);
+            self.send_read(stream, read.id, result);
+        }
+    }
+
+    fn query(&self, query: Query) -> Result<ReadOutcome, ReadRefusal> {
+        let state = self.state();
+        match query {
+            Query::Get { path } => {
+                let path = parse(path)?;
+                let node = state.node(path.as_str()).ok_or_else(|| no_node(&path))?;
+                Ok(ReadOutcome::Node {
+                    data: node.data.to_vec(),
+                    stat: node.stat,
+                })
+            }
+            Query::Exists { path } => {
+                let node = state.node(parse(path)?.as_str());
+                Ok(ReadOutcome::Exists(node.map(|node| node.stat)))
+            }
+            Query::Children { path, after, limit } => {
+                let path = parse(path)?;
+                let node = state.node(path.as_str()).ok_or_else(|| no_node(&path))?;
+                let wanted = match usize::try_from(limit) {
+                    Ok(0) | Err(_) => PAGE_NAMES_MAX,
+                    Ok(limit) => limit.min(PAGE_NAMES_MAX),
+                };
+                let mut names = state.children(path.as_str(), after.as_deref(), wanted);
+                let mut bytes = 0;
+                let fitting = names.iter().take_while(|name| {
+                    bytes += name.len() + 8;
+                    bytes <= CHUNK_BYTES_MAX
+                });
+                let fitting = fitting.count();
+                names.truncate(fitting);
+                Ok(ReadOutcome::Children {
+                    names,
+                    stat: node.stat,
+                    more: false,
+                })
+            }
+        }
+    }
+
+    fn send_read(
+        &mut self,
+        stream: StreamId,
+        id: ReadId,
+        result: Result<ReadOutcome, ReadRefusal>,
+    ) {
+        let zxid = self.state().zxid();
+        self.send(stream, ServerFrame::ReadReply { id, zxid, result });
+    }
+}
+
+fn parse(path: String) -> Result<NodePath, ReadRefusal> {
+    NodePath::parse(&path).map_err(|error| ReadRefusal::BadPath { path, error })
+}
+
+fn no_node(path: &NodePath) -> ReadRefusal {
+    ReadRefusal::NoNode {
+        path: path.to_string(),
+    }
+}

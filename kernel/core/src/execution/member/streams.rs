@@ -1,0 +1,199 @@
+//! The session streams of the clients attached to this member.
+
+use std::collections::BTreeMap;
+
+use folkmoot_proto::peer::ReadContext;
+use folkmoot_proto::{ConnEpoch, LogIndex, RequestId, SecretHash, SessionId, Tick, Zxid};
+
+use crate::execution::{ConnectionId, StreamId};
+
+/// Streams by name, and which of them serves a session.
+#[derive(Debug, Default)]
+pub(in crate::execution) struct Streams {
+    streams: BTreeMap<StreamId, Stream>,
+    serving: BTreeMap<SessionId, StreamId>,
+}
+
+/// One stream.
+#[derive(Clone, Debug)]
+pub(in crate::execution) struct Stream {
+    /// Its connection.
+    pub(in crate::execution) connection: ConnectionId,
+    /// How far its session is.
+    pub(in crate::execution) phase: Phase,
+}
+
+/// How far a stream's session is.
+#[derive(Clone, Debug)]
+pub(in crate::execution) enum Phase {
+    /// The leader was asked for a session; it is ours once the log says so.
+    Opening {
+        /// The hash of its secret.
+        secret: SecretHash,
+        /// The timeout asked for.
+        timeout_ms: u32,
+    },
+    /// The leader was asked to attach a session here; it is ours once the log says so (rule R15).
+    Resuming {
+        /// The session.
+        session: SessionId,
+        /// The hash of the secret shown.
+        secret: SecretHash,
+        /// Nothing is served before this is applied here.
+        last_seen: Zxid,
+        /// The epoch, once the log has said so.
+        epoch: Option<ConnEpoch>,
+        /// The barrier after which it is known whether the session is open.
+        barrier: Option<ReadContext>,
+        /// Where that barrier holds.
+        read_index: Option<LogIndex>,
+    },
+    /// The session is served here.
+    Attached(Attachment),
+}
+
+/// A session that is served here.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::execution) struct Attachment {
+    /// The session.
+    pub(in crate::execution) session: SessionId,
+    /// The epoch by which the leader knows this attachment.
+    pub(in crate::execution) epoch: ConnEpoch,
+    /// The epoch that the client was told and names in its heartbeats. A repeated attach of the
+    /// same stream raises the other one alone.
+    pub(in crate::execution) told_epoch: ConnEpoch,
+    /// The next request that is forwarded. One beyond it follows a request that was turned away or
+    /// rewound, one before it is under way: neither is forwarded, so that one refusal does not
+    /// become one for each request behind it.
+    pub(in crate::execution) expected: RequestId,
+    /// The client was told that a request was not admitted, and has not sent it again.
+    pub(in crate::execution) refused: bool,
+    /// When this member last saw the session's order move, or told the client to rewind.
+    pub(in crate::execution) moved_at: Tick,
+}
+
+impl Stream {
+    /// The session that is served on it.
+    pub(in crate::execution) fn session(&self) -> Option<SessionId> {
+        match &self.phase {
+            Phase::Attached(attachment) => Some(attachment.session),
+            _ => None,
+        }
+    }
+}
+
+impl Streams {
+    /// A stream.
+    pub(in crate::execution) fn stream(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// A stream, to be changed.
+    pub(in crate::execution) fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(&id)
+    }
+
+    /// All streams, in order of their names.
+    pub(in crate::execution) fn iter(&self) -> impl Iterator<Item = (StreamId, &Stream)> {
+        self.streams.iter().map(|(id, stream)| (*id, stream))
+    }
+
+    /// Adds a stream.
+    pub(in crate::execution) fn insert(&mut self, id: StreamId, stream: Stream) {
+        self.streams.insert(id, stream);
+    }
+
+    /// Removes a stream; its session is served here no more.
+    pub(in crate::execution) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.streams.remove(&id)?;
+        if let Phase::Attached(attachment) = &stream.phase {
+            self.serving.remove(&attachment.session);
+        }
+        Some(stream)
+    }
+
+    /// The stream that serves a session here.
+    pub(in crate::execution) fn serving(&self, session: SessionId) -> Option<StreamId> {
+        self.serving.get(&session).copied()
+    }
+
+    /// The attachment of a session that is served here.
+    pub(in crate::execution) fn attachment(&self, session: SessionId) -> Option<&Attachment> {
+        match &self.streams.get(self.serving.get(&session)?)?.phase {
+            Phase::Attached(attachment) => Some(attachment),
+            _ => None,
+        }
+    }
+
+    /// The attachment of a session that is served here, to be changed.
+    pub(in crate::execution) fn attachment_mut(
+        &mut self,
+        session: SessionId,
+    ) -> Option<&mut Attachment> {
+        match &mut self.streams.get_mut(self.serving.get(&session)?)?.phase {
+            Phase::Attached(attachment) => Some(attachment),
+            _ => None,
+        }
+    }
+
+    /// Streams that wait to be attached, in order of their names.
+    pub(in crate::execution) fn pending(&self) -> Vec<StreamId> {
+        let pending = |stream: &Stream| !matches!(stream.phase, Phase::Attached(_));
+        let streams = self.streams.iter().filter(|(_, stream)| pending(stream));
+        streams.map(|(id, _)| *id).collect()
+    }
+
+    /// The newest stream that waits to be attached to a session, which has this secret.
+    pub(in crate::execution) fn asking_for(
+        &self,
+        session: SessionId,
+        secret: SecretHash,
+    ) -> Option<StreamId> {
+        let asks = |stream: &Stream| match stream.phase {
+            Phase::Opening { secret: shown, .. } => shown == secret,
+            Phase::Resuming {
+                session: of,
+                secret: shown,
+                ..
+            } => of == session && shown == secret,
+            Phase::Attached(_) => false,
+        };
+        let mut newest_first = self.streams.iter().rev();
+        newest_first.find(|(_, stream)| asks(stream)).map(|(id, _)| *id)
+    }
+
+    /// Streams that wait for a session to be opened with a secret.
+    pub(in crate::execution) fn opening(&self, secret: SecretHash) -> Vec<StreamId> {
+        let opens = |stream: &Stream| {
+            matches!(stream.phase, Phase::Opening { secret: shown, .. } if shown == secret)
+        };
+        let streams = self.streams.iter().filter(|(_, stream)| opens(stream));
+        streams.map(|(id, _)| *id).collect()
+    }
+
+    /// The streams of a connection.
+    pub(in crate::execution) fn of_connection(&self, connection: ConnectionId) -> Vec<StreamId> {
+        let of = |stream: &Stream| stream.connection == connection;
+        let streams = self.streams.iter().filter(|(_, stream)| of(stream));
+        streams.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether there are no streams.
+    pub(in crate::execution) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// The sessions that are served here, in order.
+    pub(in crate::execution) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.serving.keys().copied()
+    }
+
+    /// From here on the stream serves its session. No other stream may serve it.
+    pub(in crate::execution) fn serve(&mut self, id: StreamId, attachment: Attachment) {
+        let before = self.serving.insert(attachment.session, id);
+        assert!(before.is_none(), "{before:?} serves {} already", attachment.session);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.phase = Phase::Attached(attachment);
+        }
+    }
+}
