@@ -6,7 +6,7 @@ use folkmoot_proto::peer::ReadContext;
 use folkmoot_proto::{LogIndex, MemberId, Now, Term};
 
 use super::leader::Leader;
-use super::{ConsensusEvent, Execution, ExecutionAction, Following};
+use super::{ConsensusEvent, Execution, ExecutionAction};
 use crate::mutation::{self, Mutation};
 use crate::plugin::Discard;
 
@@ -14,7 +14,7 @@ use crate::plugin::Discard;
 const MEMBER_ROUND_MS: u64 = 1000;
 
 impl Execution {
-    pub(super) fn take_consensus(&mut self, now: Now, event: ConsensusEvent) {
+    pub(in crate::execution) fn take_consensus(&mut self, now: Now, event: ConsensusEvent) {
         match event {
             ConsensusEvent::Committed { entries } => {
                 for entry in entries {
@@ -26,9 +26,7 @@ impl Execution {
             }
             ConsensusEvent::Elected { term, first_index } => self.elected(now, term, first_index),
             ConsensusEvent::Deposed { term } => self.deposed(term),
-            ConsensusEvent::LeaderChanged { term, leader } => {
-                self.leader_changed(now, term, leader);
-            }
+            ConsensusEvent::LeaderChanged { leader, .. } => self.leader_changed(now, leader),
             ConsensusEvent::ProposeRefused {
                 term,
                 last_appended,
@@ -74,7 +72,11 @@ impl Execution {
 
     /// The overlay, the warm instances and the work in the queue go with the office (rule R4).
     fn deposed(&mut self, term: Term) {
-        if self.leader.take_if(|leader| leader.term() == term).is_some() {
+        if self
+            .leader
+            .take_if(|leader| leader.term() == term)
+            .is_some()
+        {
             self.drop_overlay();
         }
     }
@@ -87,8 +89,8 @@ impl Execution {
         }
     }
 
-    fn leader_changed(&mut self, now: Now, term: Term, leader: Option<MemberId>) {
-        self.following = Following { term, leader };
+    fn leader_changed(&mut self, now: Now, leader: Option<MemberId>) {
+        self.known_leader = leader;
         self.heartbeats.clear();
         self.act(ExecutionAction::ToAllControls {
             reply: ControlReply::Leader { leader },
@@ -113,7 +115,7 @@ impl Execution {
     }
 
     /// The member's own timers: what waits for an answer that may be lost asks again.
-    pub(super) fn member_round(&mut self, now: Now) {
+    pub(in crate::execution) fn member_round(&mut self, now: Now) {
         if now.tick < self.next_round {
             return;
         }

@@ -24,8 +24,7 @@ impl LogClock {
 
     /// The first moment at which the log time is `time` or later.
     pub(super) fn tick_of(self, time: LogTime) -> Tick {
-        self.since
-            .plus_millis(time.0.saturating_sub(self.base.0))
+        self.since.plus_millis(time.0.saturating_sub(self.base.0))
     }
 }
 

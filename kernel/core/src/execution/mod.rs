@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use folkmoot_proto::client::{ClientFrame, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Term, Tick};
+use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
 use self::member::{Hashes, Heartbeats, Reads, Streams};
@@ -44,7 +44,8 @@ pub struct Execution {
     speculative: Option<Box<Speculative>>,
     detector: Box<dyn FailureDetector>,
     leader: Option<Leader>,
-    following: Following,
+    /// The leader that this member follows, itself included.
+    known_leader: Option<MemberId>,
     streams: Streams,
     reads: Reads,
     heartbeats: Heartbeats,
@@ -65,13 +66,6 @@ pub struct Execution {
     actions: VecDeque<ExecutionAction>,
 }
 
-/// Whom this member follows.
-#[derive(Clone, Copy, Debug, Default)]
-struct Following {
-    term: Term,
-    leader: Option<MemberId>,
-}
-
 impl Execution {
     /// A machine on `state`, which is a checkpoint's, a snapshot's, or an empty one. `seed` feeds
     /// what may differ between members and never reaches the replicated state.
@@ -83,7 +77,7 @@ impl Execution {
             speculative: Some(Box::new(Speculative::new(state))),
             detector: Box::new(PlainTimeouts),
             leader: None,
-            following: Following::default(),
+            known_leader: None,
             streams: Streams::default(),
             reads: Reads::default(),
             heartbeats: Heartbeats::default(),
@@ -97,10 +91,8 @@ impl Execution {
             stopped: false,
             actions: VecDeque::new(),
         };
-        for (digest, _) in execution.state().components() {
-            execution.not_ready.insert(digest);
-        }
-        for digest in execution.not_ready.clone() {
+        let components = execution.state().components().into_iter();
+        for digest in components.map(|(digest, _)| digest).collect::<Vec<_>>() {
             execution.compile(digest);
         }
         execution
@@ -153,7 +145,7 @@ impl Execution {
         if let Some(leader) = &mut self.leader {
             leader.forget_gaps();
         }
-        if !self.stopped && self.following.leader == Some(peer) && peer != self.config.member {
+        if !self.stopped && self.known_leader == Some(peer) && peer != self.config.member {
             self.heartbeats.clear();
             self.rewind_all(now);
             self.ask_again();
@@ -230,7 +222,7 @@ impl Execution {
         ExecutionStatus {
             applied_index: self.state().position().index,
             applied_zxid: self.state().position().zxid,
-            state_hash: self.state().hash(),
+            state_hash: self.state_hash(),
             sessions: counters.sessions,
             nodes: counters.nodes,
             watches: 0,
@@ -387,6 +379,10 @@ impl Execution {
         if let Some(leader) = &mut self.leader {
             leader.look(now.tick);
         }
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.state().position().zxid.0
     }
 
     fn speculative(&self) -> &Speculative {

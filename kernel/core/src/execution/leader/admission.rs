@@ -123,8 +123,8 @@ impl Execution {
     pub(super) fn may_execute(&self) -> bool {
         let applied = self.state().position().index;
         let may = |leader: &Leader| {
-            let is_settled = applied >= leader.execute_after
-                || mutation::is_on(Mutation::ExecuteBeforeOwnEntry);
+            let is_settled =
+                applied >= leader.execute_after || mutation::is_on(Mutation::ExecuteBeforeOwnEntry);
             leader.clock.is_some() && is_settled && leader.batches.has_room()
         };
         self.leader.as_ref().is_some_and(may)
@@ -365,7 +365,10 @@ impl Execution {
     pub(super) fn begin(&mut self, now: Now) -> Draft {
         let log_time = self.log_time(now);
         let speculative = self.take_speculative();
-        let times = self.leader.as_ref().and_then(|leader| leader.batches.times());
+        let times = self
+            .leader
+            .as_ref()
+            .and_then(|leader| leader.batches.times());
         let (log_time, wall_time) = times.unwrap_or((log_time, now.wall));
         let zxid = speculative.zxid().next();
         Draft::new(

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use folkmoot_proto::batch::{Batch, Txn};
 use folkmoot_proto::limits::{BATCH_BYTES_TARGET, BATCH_TXNS_MAX};
 use folkmoot_proto::{LogTime, Term, WallTime, Zxid};
@@ -46,9 +47,8 @@ impl Batches {
 
     /// Whether one more transaction may be executed: else a batch must be committed first.
     pub(super) fn has_room(&self) -> bool {
-        let fits = |open: &OpenBatch| {
-            open.bytes < BATCH_BYTES_TARGET && open.txns.len() < BATCH_TXNS_MAX
-        };
+        let fits =
+            |open: &OpenBatch| open.bytes < BATCH_BYTES_TARGET && open.txns.len() < BATCH_TXNS_MAX;
         self.open.as_ref().is_none_or(fits)
     }
 
@@ -107,20 +107,16 @@ impl Batches {
         self.open = None;
         self.in_flight.clear();
     }
-
-    /// Whether there is a batch to be cut.
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
 }
 
 /// The batch's final bytes. They decode to exactly what was applied to the overlay, or this leader
 /// stops here: a log with a transaction that no replica can read would stop them all, at each start
 /// (rule R5).
-fn encode_checked(batch: &Batch) -> bytes::Bytes {
-    let payload = batch.encode();
+fn encode_checked(batch: &Batch) -> Bytes {
+    let mut payload = batch.encode();
     if mutation::is_on(Mutation::ProposeUnchecked) {
-        return payload;
+        payload.pop();
+        return payload.into();
     }
     let decoded = Batch::decode(&payload);
     assert!(
@@ -128,5 +124,5 @@ fn encode_checked(batch: &Batch) -> bytes::Bytes {
         "the batch at {} does not decode to itself: {decoded:?}",
         batch.first_zxid
     );
-    payload
+    payload.into()
 }

@@ -189,12 +189,7 @@ impl Execution {
 }
 
 /// What is to be mounted, if it can be: at a path of its own, neither above nor below another.
-fn mountable(
-    draft: &Draft,
-    path: &str,
-    digest: Digest,
-    config: Vec<u8>,
-) -> Result<Mount, Refusal> {
+fn mountable(draft: &Draft, path: &str, digest: Digest, config: Vec<u8>) -> Result<Mount, Refusal> {
     let path = parse(path)?;
     if path.is_root() || is_reserved(path.as_str()) {
         return Err(Refusal::Reserved {
@@ -232,8 +227,15 @@ fn new_mount(draft: &Draft, path: &NodePath, zxid: Zxid) -> Result<MountId, Refu
         });
     }
     let mounts_max = u64::from(view.limits().mounts_max);
-    operations::check_limit("mounts of the cluster", view.counters().mounts + 1, mounts_max)?;
-    if view.node(path.as_str()).is_some_and(|node| node.is_ephemeral()) {
+    operations::check_limit(
+        "mounts of the cluster",
+        view.counters().mounts + 1,
+        mounts_max,
+    )?;
+    if view
+        .node(path.as_str())
+        .is_some_and(|node| node.is_ephemeral())
+    {
         return Err(Refusal::EphemeralParent {
             path: path.to_string(),
         });
@@ -257,7 +259,10 @@ fn put_mount(draft: &mut Draft, mount: Mount) -> Result<Outcome, Refusal> {
 
 fn root_of(mount: &Mount) -> NodePath {
     let Ok(root) = NodePath::parse(&mount.path) else {
-        panic!("mount {} is at {:?}, which is no path", mount.id, mount.path);
+        panic!(
+            "mount {} is at {:?}, which is no path",
+            mount.id, mount.path
+        );
     };
     root
 }

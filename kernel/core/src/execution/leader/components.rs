@@ -30,15 +30,21 @@ pub(super) fn take_chunk(
     if let Some(upload) = upload
         && upload.session != session
     {
-        return Err(refused("another session uploads this component: wait for it"));
+        return Err(refused(
+            "another session uploads this component: wait for it",
+        ));
     }
     let (received, known_size) = upload.map_or((0, size), |of| (of.received, of.size));
     if size != known_size || upload.is_some_and(|upload| upload.sealed.is_some()) {
         return Err(refused("the upload has another size, or is sealed"));
     }
-    let end = u32::try_from(data.len()).ok().and_then(|len| offset.checked_add(len));
+    let end = u32::try_from(data.len())
+        .ok()
+        .and_then(|len| offset.checked_add(len));
     if end.is_none_or(|end| end > size || end == offset) {
-        return Err(refused("the chunk is empty, or goes beyond the component's size"));
+        return Err(refused(
+            "the chunk is empty, or goes beyond the component's size",
+        ));
     }
     if offset != received {
         let reason = format!("the chunk begins at {offset}, expected is {received}");
@@ -67,7 +73,11 @@ fn check_room(draft: &Draft, size: u32) -> Result<(), Refusal> {
     let total = draft.view().counters().component_bytes + promised + u64::from(size);
     let of_one = u64::from(limits.component_bytes_max);
     check_limit("bytes of a component", u64::from(size), of_one)?;
-    check_limit("bytes of all components", total, limits.components_bytes_max)
+    check_limit(
+        "bytes of all components",
+        total,
+        limits.components_bytes_max,
+    )
 }
 
 /// Seals a whole upload; the request waits until it was examined.
@@ -95,7 +105,9 @@ pub(super) fn begin_install(
         return Err(refused("its upload is not whole"));
     }
     if Digest::of(&draft.view().component_bytes(digest)) != digest {
-        return Err(refused("its bytes do not have this digest: upload it again"));
+        return Err(refused(
+            "its bytes do not have this digest: upload it again",
+        ));
     }
     let deadline = draft.stamp().log_time.plus_millis(INSTALL_DEADLINE_MS);
     draft.begin_wait(session, request, KERNEL_MOUNT, Some(deadline), Vec::new())?;

@@ -56,7 +56,11 @@ impl Execution {
         let view = self.speculative();
         let mut mounts = view.mounts_with_events(leader.last_event, MOUNTS_PER_STEP);
         let before = view.mounts_with_events(MountId::ZERO, MOUNTS_PER_STEP);
-        mounts.extend(before.into_iter().filter(|mount| *mount <= leader.last_event));
+        mounts.extend(
+            before
+                .into_iter()
+                .filter(|mount| *mount <= leader.last_event),
+        );
         mounts
     }
 
@@ -80,7 +84,9 @@ impl Execution {
         let faulted = dequeued.is_err() || !matches!(result, Ok(Ok(GuestOutcome::Done)));
         if let Some(leader) = &mut self.leader {
             let micros = plugins.last_call_micros();
-            leader.health.event_handled(mount.id, now.tick, micros, faulted);
+            leader
+                .health
+                .event_handled(mount.id, now.tick, micros, faulted);
         }
         if !faulted {
             return self.commit(draft, None);

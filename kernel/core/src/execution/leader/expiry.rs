@@ -75,7 +75,10 @@ impl Deadlines {
     /// Sessions whose deadline is at or before `active`, and when they were heard of, earliest
     /// deadline first.
     fn due(&self, active: Tick) -> impl Iterator<Item = (SessionId, Tick)> {
-        let due = self.by_time.iter().take_while(move |(deadline, _)| *deadline <= active);
+        let due = self
+            .by_time
+            .iter()
+            .take_while(move |(deadline, _)| *deadline <= active);
         due.filter_map(|(_, session)| Some((*session, self.by_session.get(session)?.heard_at)))
     }
 

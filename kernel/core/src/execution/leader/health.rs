@@ -88,7 +88,9 @@ impl MountHealth {
         health.pay(now, rate);
         let over = health.debt_micros.saturating_sub(BURST_MICROS);
         let affordable = Tick(now.0.saturating_add(over.saturating_mul(1000) / rate));
-        health.event_after.max(if over > 0 { affordable } else { Tick::ZERO })
+        health
+            .event_after
+            .max(if over > 0 { affordable } else { Tick::ZERO })
     }
 
     /// Forgets a mount.

@@ -2,7 +2,7 @@
 
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{LogIndex, LogTime, MemberId, Now, RequestId, SessionId, Term, Tick};
+use folkmoot_proto::{LogIndex, LogTime, MemberId, MountId, Now, RequestId, SessionId, Term, Tick};
 
 use super::Leader;
 use crate::execution::clock::{LogClock, PULSE_MS};
@@ -37,7 +37,10 @@ impl Execution {
         self.begin_touch_round(now.tick);
         self.run_due_waits(now);
         self.run_timers(now);
-        let events_first = self.leader.as_ref().is_some_and(|leader| leader.events_turn);
+        let events_first = self
+            .leader
+            .as_ref()
+            .is_some_and(|leader| leader.events_turn);
         let mut called = events_first && self.run_event(now, plugins);
         let by_request = self.run_queue(now, plugins, !called);
         called |= by_request;
@@ -177,7 +180,10 @@ impl Execution {
     }
 
     fn begin_touch_round(&mut self, now: Tick) {
-        let wants = self.leader.as_ref().map(|leader| leader.touches.wants_round(now));
+        let wants = self
+            .leader
+            .as_ref()
+            .map(|leader| leader.touches.wants_round(now));
         if wants != Some(true) {
             return;
         }
@@ -224,12 +230,17 @@ impl Execution {
     pub(super) fn log_time(&self, now: Now) -> LogTime {
         let clock = self.leader.as_ref().and_then(|leader| leader.clock);
         let executed = self.speculative().log_time();
-        clock.map_or(executed, |clock| clock.at(now.tick)).max(executed)
+        clock
+            .map_or(executed, |clock| clock.at(now.tick))
+            .max(executed)
     }
 
     /// The log time of the next transaction: that of its batch, where one is being filled.
     pub(super) fn txn_log_time(&self, now: Now) -> LogTime {
-        let times = self.leader.as_ref().and_then(|leader| leader.batches.times());
+        let times = self
+            .leader
+            .as_ref()
+            .and_then(|leader| leader.batches.times());
         times.map_or_else(|| self.log_time(now), |(log_time, _)| log_time)
     }
 
@@ -237,8 +248,8 @@ impl Execution {
     pub(in crate::execution) fn leader_timeout(&self) -> Option<Tick> {
         let leader = self.leader.as_ref()?;
         let round = leader.touches.next_timeout();
-        let pulse = (!leader.deadlines.is_empty())
-            .then(|| self.last_tick.plus_millis(PULSE_MS / 2));
+        let pulse =
+            (!leader.deadlines.is_empty()).then(|| self.last_tick.plus_millis(PULSE_MS / 2));
         let due = self.may_execute().then(|| self.next_execution()).flatten();
         round.into_iter().chain(pulse).chain(due).min()
     }
@@ -249,11 +260,21 @@ impl Execution {
         let clock = self.leader.as_ref()?.clock?;
         let timed = self.speculative().next_due().map(|due| clock.tick_of(due));
         let event = self.next_event_due(self.last_tick);
-        let later = timed.into_iter().chain(event).filter(|due| *due > self.last_tick);
+        let later = timed
+            .into_iter()
+            .chain(event)
+            .filter(|due| *due > self.last_tick);
         later.min()
     }
 
-    /// The last request of a session that is executed here; for the mutation that logs no refusal.
+    /// A mount is gone.
+    pub(in crate::execution) fn lead_unmounted(&mut self, mount: MountId) {
+        if let Some(leader) = &mut self.leader {
+            leader.health.forget(mount);
+        }
+    }
+
+    /// For the mutation that logs no refusal.
     pub(super) fn reply_unlogged(
         &mut self,
         session: SessionId,

@@ -294,13 +294,10 @@ fn check_owner(draft: &Draft, owner: SessionId, path: &str) -> Result<(), Refusa
     let count = u64::from(session.ephemerals) + 1;
     let count_max = u64::from(limits.session_ephemerals_max);
     check_limit("ephemeral nodes of a session", count, count_max)?;
-    let bytes = session.ephemeral_bytes + u64::try_from(path.len()).unwrap_or(u64::MAX);
-    let bytes_max = u64::from(limits.txn_bytes_max / OWNED_PATHS_PART);
-    check_limit(
-        "bytes of the paths of a session's ephemeral nodes",
-        bytes,
-        bytes_max,
-    )
+    let paths = session.ephemeral_bytes + u64::try_from(path.len()).unwrap_or(u64::MAX);
+    let bytes = paths * 2 + count * DELETION_BYTES;
+    let what = "bytes that a session's end writes for its ephemeral nodes";
+    check_limit(what, bytes, u64::from(limits.txn_bytes_max / 2))
 }
 
 /// The node's version, if it is as expected.

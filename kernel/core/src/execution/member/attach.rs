@@ -13,7 +13,7 @@ use crate::state::View;
 
 impl Execution {
     /// A stream's first frame opens a session.
-    pub(super) fn open_stream(
+    pub(in crate::execution) fn open_stream(
         &mut self,
         connection: ConnectionId,
         id: StreamId,
@@ -31,7 +31,7 @@ impl Execution {
     }
 
     /// A stream's first frame resumes a session.
-    pub(super) fn resume_stream(
+    pub(in crate::execution) fn resume_stream(
         &mut self,
         connection: ConnectionId,
         id: StreamId,
@@ -55,7 +55,7 @@ impl Execution {
 
     /// Asks the leader to log the attachment of a stream.
     fn ask_attachment(&mut self, id: StreamId) {
-        let Some(leader) = self.following.leader else {
+        let Some(leader) = self.known_leader else {
             return self.refuse_stream(id, AttachRefused::NoLeader);
         };
         let Some(stream) = self.streams.stream(id) else {
@@ -91,12 +91,12 @@ impl Execution {
     }
 
     /// A read barrier of a resuming stream holds at `index`. False if it is another's.
-    pub(super) fn attach_barrier(&mut self, context: ReadContext, index: LogIndex) -> bool {
-        let is_its = |stream: &Stream| {
-            matches!(stream.phase, Phase::Resuming { barrier, .. } if barrier == Some(context))
-        };
-        let mut streams = self.streams.iter();
-        let Some(id) = streams.find(|(_, stream)| is_its(stream)).map(|(id, _)| id) else {
+    pub(in crate::execution) fn attach_barrier(
+        &mut self,
+        context: ReadContext,
+        index: LogIndex,
+    ) -> bool {
+        let Some(id) = self.streams.asking_by(context) else {
             return false;
         };
         if let Some(Stream {
@@ -134,7 +134,7 @@ impl Execution {
     }
 
     /// Looks at what waits to be attached, after an entry was applied.
-    pub(super) fn review_streams(&mut self) {
+    pub(in crate::execution) fn review_streams(&mut self) {
         for id in self.streams.pending() {
             self.review_stream(id);
         }
@@ -160,7 +160,12 @@ impl Execution {
     }
 
     /// The log says that a session is attached here. The newest stream that asked for it has it.
-    pub(super) fn attached_here(&mut self, now: Now, session: SessionId, epoch: ConnEpoch) {
+    pub(in crate::execution) fn attached_here(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        epoch: ConnEpoch,
+    ) {
         let Some(secret) = self.state().session(session).map(|open| open.secret) else {
             return;
         };
@@ -249,7 +254,7 @@ impl Execution {
 
     /// Asks again for what waits to be attached: what was asked may be lost with a leader or a
     /// stream, and asking twice does no harm.
-    pub(super) fn ask_again(&mut self) {
+    pub(in crate::execution) fn ask_again(&mut self) {
         for id in self.streams.pending() {
             self.ask_attachment(id);
         }
@@ -271,26 +276,30 @@ impl Execution {
     }
 
     /// The leader has no room for a session.
-    pub(super) fn open_refused(&mut self, secret: SecretHash, reason: &AttachRefused) {
+    pub(in crate::execution) fn open_refused(
+        &mut self,
+        secret: SecretHash,
+        reason: &AttachRefused,
+    ) {
         for id in self.streams.opening(secret) {
             self.refuse_stream(id, reason.clone());
         }
     }
 
-    pub(super) fn refuse_stream(&mut self, id: StreamId, reason: AttachRefused) {
+    pub(in crate::execution) fn refuse_stream(&mut self, id: StreamId, reason: AttachRefused) {
         self.send(id, ServerFrame::AttachRefused(reason));
         self.end_stream(id);
     }
 
     /// Closes a stream with a reason; its session lives.
-    pub(super) fn close_stream(&mut self, id: StreamId, reason: &str) {
+    pub(in crate::execution) fn close_stream(&mut self, id: StreamId, reason: &str) {
         let reason = reason.to_owned();
         self.send(id, ServerFrame::Closing { reason });
         self.end_stream(id);
     }
 
     /// Closes a stream after what was sent.
-    pub(super) fn end_stream(&mut self, id: StreamId) {
+    pub(in crate::execution) fn end_stream(&mut self, id: StreamId) {
         self.forget_stream(id);
         self.act(ExecutionAction::CloseStream { stream: id });
     }

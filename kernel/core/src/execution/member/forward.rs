@@ -18,8 +18,8 @@ const REQUESTS_PER_MESSAGE: usize = 256;
 impl Execution {
     /// A client's request: only the session's next one goes to the leader. One that came before is
     /// under way or answered; one beyond follows a request that was turned away.
-    pub(super) fn forward(&mut self, now: Now, session: SessionId, request: Request) {
-        let leader = self.following.leader;
+    pub(in crate::execution) fn forward(&mut self, now: Now, session: SessionId, request: Request) {
+        let leader = self.known_leader;
         let Some(attachment) = self.streams.attachment_mut(session) else {
             return;
         };
@@ -32,7 +32,10 @@ impl Execution {
         };
         attachment.refused = false;
         attachment.expected = id.next();
-        let under_way = self.state().session(session).map(|open| open.last_id.next());
+        let under_way = self
+            .state()
+            .session(session)
+            .map(|open| open.last_id.next());
         if under_way == Some(id)
             && let Some(attachment) = self.streams.attachment_mut(session)
         {
@@ -102,7 +105,7 @@ impl Execution {
     }
 
     /// What this session has under way may be lost: its client sends it again.
-    pub(super) fn rewind(&mut self, now: Now, session: SessionId) {
+    pub(in crate::execution) fn rewind(&mut self, now: Now, session: SessionId) {
         let Some(open) = self.state().session(session) else {
             return;
         };
@@ -132,13 +135,12 @@ impl Execution {
     }
 
     /// Rewinds sessions whose requests have been under way for too long.
-    pub(super) fn rewind_lost(&mut self, now: Now) {
+    pub(in crate::execution) fn rewind_lost(&mut self, now: Now) {
         let stuck = |session: &SessionId| {
             let attachment = self.streams.attachment(*session);
             let open = self.state().session(*session);
             attachment.zip(open).is_some_and(|(attachment, open)| {
-                attachment.expected > open.last_id.next()
-                    && is_over(attachment.moved_at, now.tick)
+                attachment.expected > open.last_id.next() && is_over(attachment.moved_at, now.tick)
             })
         };
         for session in self.streams.sessions().filter(stuck).collect::<Vec<_>>() {

@@ -29,11 +29,11 @@ impl Hashes {
 
 impl Execution {
     /// Tells the other members this member's hash, at each fixed position.
-    pub(super) fn take_hash(&mut self, index: LogIndex) {
+    pub(in crate::execution) fn take_hash(&mut self, index: LogIndex) {
         if self.config.hash_interval == 0 || !index.0.is_multiple_of(self.config.hash_interval) {
             return;
         }
-        let (zxid, hash) = (self.state().zxid(), self.state().hash());
+        let (zxid, hash) = (self.state().zxid(), self.state_hash());
         let me = self.config.member;
         self.hashes.note(index, me, zxid, hash);
         for to in self.voters().into_iter().filter(|voter| *voter != me) {

@@ -44,14 +44,14 @@ impl Heartbeats {
 impl Execution {
     /// A client says that its sessions live. Those that are not served on this connection, in the
     /// attachment that the client names, are left out.
-    pub(super) fn heartbeat(
+    pub(in crate::execution) fn heartbeat(
         &mut self,
         now: Now,
         connection: ConnectionId,
         sequence: u64,
         sessions: &[(SessionId, ConnEpoch)],
     ) {
-        let Some(leader) = self.following.leader else {
+        let Some(leader) = self.known_leader else {
             return;
         };
         let served = sessions.iter().filter_map(|(session, epoch)| {

@@ -43,6 +43,10 @@ impl Execution {
         self.serve_reads();
     }
 
+    fn publish_events(&mut self, txn: &AppliedTxn) {
+        let _ = txn;
+    }
+
     fn publish_reply(&mut self, now: Now, zxid: Zxid, origin: &Origin) {
         let Some(attachment) = self.streams.attachment_mut(origin.session) else {
             return;
@@ -100,7 +104,10 @@ impl Execution {
                 attached.retain(|(of, _)| *of != session);
             }
             Notice::MountPut { .. } | Notice::EventQueued { .. } | Notice::UploadSealed { .. } => {}
-            Notice::MountRemoved { mount } => self.discards.push(Discard::Mount(mount)),
+            Notice::MountRemoved { mount } => {
+                self.discards.push(Discard::Mount(mount));
+                self.lead_unmounted(mount);
+            }
             Notice::ComponentPut { digest } => self.compile(digest),
             Notice::ComponentRemoved { digest } => {
                 self.not_ready.remove(&digest);

@@ -55,7 +55,7 @@ impl Reads {
 
 impl Execution {
     /// A client reads.
-    pub(super) fn read(&mut self, stream: StreamId, session: SessionId, read: Read) {
+    pub(in crate::execution) fn read(&mut self, stream: StreamId, session: SessionId, read: Read) {
         if self.reads.waiting.len() >= WAITING_MAX {
             return self.send_read(stream, read.id, Err(ReadRefusal::TooManyViews));
         }
@@ -64,7 +64,7 @@ impl Execution {
         } else {
             Barrier::Needless
         };
-        if barrier == Barrier::Wanted && self.following.leader.is_none() {
+        if barrier == Barrier::Wanted && self.known_leader.is_none() {
             return self.send_read(stream, read.id, Err(ReadRefusal::NoLeader));
         }
         self.reads.waiting.push(Waiting {
@@ -98,7 +98,11 @@ impl Execution {
     }
 
     /// A barrier holds at `index`. False if no read waits for it.
-    pub(super) fn read_barrier_at(&mut self, context: ReadContext, index: LogIndex) -> bool {
+    pub(in crate::execution) fn read_barrier_at(
+        &mut self,
+        context: ReadContext,
+        index: LogIndex,
+    ) -> bool {
         let mut found = false;
         for waiting in &mut self.reads.waiting {
             if waiting.barrier == Barrier::Asked(context) {
@@ -112,8 +116,8 @@ impl Execution {
     }
 
     /// A barrier was lost with its leader: its reads ask again, under a new name.
-    pub(super) fn read_barrier_lost(&mut self, context: ReadContext) {
-        let no_leader = self.following.leader.is_none();
+    pub(in crate::execution) fn read_barrier_lost(&mut self, context: ReadContext) {
+        let no_leader = self.known_leader.is_none();
         let mut refused = Vec::new();
         self.reads.waiting.retain_mut(|waiting| {
             if waiting.barrier != Barrier::Asked(context) {
@@ -133,30 +137,35 @@ impl Execution {
     }
 
     /// Serves what can be served by what is applied here.
-    pub(super) fn serve_reads(&mut self) {
-        let applied = self.state().position().index;
-        let is_due = |waiting: &Waiting| {
-            let is_answered = self
-                .state()
-                .session(waiting.session)
-                .is_none_or(|session| session.last_id >= waiting.read.after);
-            let is_recent = match waiting.barrier {
-                Barrier::Needless => true,
-                Barrier::At(index) => index <= applied,
-                Barrier::Wanted | Barrier::Asked(_) => false,
-            };
-            is_answered && is_recent
-        };
-        if !self.reads.waiting.iter().any(is_due) {
+    pub(in crate::execution) fn serve_reads(&mut self) {
+        if !self
+            .reads
+            .waiting
+            .iter()
+            .any(|waiting| self.is_due(waiting))
+        {
             return;
         }
         let waiting = core::mem::take(&mut self.reads.waiting);
-        let (due, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_due);
+        let (due, rest): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|waiting| self.is_due(waiting));
         self.reads.waiting = rest;
         for Waiting { stream, read, .. } in due {
             let result = self.query(read.query);
             self.send_read(stream, read.id, result);
         }
+    }
+
+    fn is_due(&self, waiting: &Waiting) -> bool {
+        let session = self.state().session(waiting.session);
+        let is_answered = session.is_none_or(|session| session.last_id >= waiting.read.after);
+        let is_recent = match waiting.barrier {
+            Barrier::Needless => true,
+            Barrier::At(index) => index <= self.state().position().index,
+            Barrier::Wanted | Barrier::Asked(_) => false,
+        };
+        is_answered && is_recent
     }
 
     fn query(&self, query: Query) -> Result<ReadOutcome, ReadRefusal> {

@@ -93,11 +93,6 @@ impl Streams {
         self.streams.get_mut(&id)
     }
 
-    /// All streams, in order of their names.
-    pub(in crate::execution) fn iter(&self) -> impl Iterator<Item = (StreamId, &Stream)> {
-        self.streams.iter().map(|(id, stream)| (*id, stream))
-    }
-
     /// Adds a stream.
     pub(in crate::execution) fn insert(&mut self, id: StreamId, stream: Stream) {
         self.streams.insert(id, stream);
@@ -159,14 +154,21 @@ impl Streams {
             Phase::Attached(_) => false,
         };
         let mut newest_first = self.streams.iter().rev();
-        newest_first.find(|(_, stream)| asks(stream)).map(|(id, _)| *id)
+        newest_first
+            .find(|(_, stream)| asks(stream))
+            .map(|(id, _)| *id)
+    }
+
+    /// The stream that waits for a read barrier.
+    pub(in crate::execution) fn asking_by(&self, context: ReadContext) -> Option<StreamId> {
+        let asks = |stream: &Stream| matches!(stream.phase, Phase::Resuming { barrier, .. } if barrier == Some(context));
+        let mut streams = self.streams.iter();
+        streams.find(|(_, stream)| asks(stream)).map(|(id, _)| *id)
     }
 
     /// Streams that wait for a session to be opened with a secret.
     pub(in crate::execution) fn opening(&self, secret: SecretHash) -> Vec<StreamId> {
-        let opens = |stream: &Stream| {
-            matches!(stream.phase, Phase::Opening { secret: shown, .. } if shown == secret)
-        };
+        let opens = |stream: &Stream| matches!(stream.phase, Phase::Opening { secret: shown, .. } if shown == secret);
         let streams = self.streams.iter().filter(|(_, stream)| opens(stream));
         streams.map(|(id, _)| *id).collect()
     }
@@ -191,7 +193,11 @@ impl Streams {
     /// From here on the stream serves its session. No other stream may serve it.
     pub(in crate::execution) fn serve(&mut self, id: StreamId, attachment: Attachment) {
         let before = self.serving.insert(attachment.session, id);
-        assert!(before.is_none(), "{before:?} serves {} already", attachment.session);
+        assert!(
+            before.is_none(),
+            "{before:?} serves {} already",
+            attachment.session
+        );
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.phase = Phase::Attached(attachment);
         }
