@@ -1,27 +1,41 @@
 //! The committed state.
 
-use core::ops::{Bound, ControlFlow};
-use std::collections::BTreeMap;
+use core::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapError};
 use folkmoot_proto::{LogIndex, LogTime, Term, Zxid};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Stamp;
 use super::kernel_nodes;
-use super::key::{Key, PathKey};
-use super::store::Store;
-use super::value::{Counters, Directory, Node, NodeFixed, NodeRecord, Value};
+use super::key::{Key, PathKey, encode_node_key};
+use super::record::{RestoreError, encode_node, encode_value, hash_buffer, hash_record};
+use super::store::{Store, indexes};
+use super::tree::{NodeId, Tree};
+use super::value::{Counters, Directory, Node, NodeFixed, Value};
 use super::view::View;
+use super::views::Views;
 
 /// The replicated state, as far as this member has applied the log.
 #[derive(Debug)]
 pub struct State {
-    bootstrap: Bootstrap,
+    pub(super) bootstrap: Bootstrap,
     bootstrap_bytes: Bytes,
+    bootstrap_hash: u64,
     position: Position,
     counters: Counters,
-    records: BTreeMap<Key, Value>,
+    pub(super) tree: Tree,
+    /// Everything but nodes, and the indexes.
+    pub(super) records: BTreeMap<Key, Value>,
+    /// The wrapping sum of the records' hashes (rule R27).
+    records_hash: u64,
+    /// What changed since the last delta was taken (rule R26).
+    pub(super) dirty: BTreeSet<Key>,
+    pub(super) dirty_bytes: usize,
+    pub(super) views: Views,
+    buffer: Vec<u8>,
 }
 
 /// Where in the log a state stands.
@@ -44,15 +58,9 @@ impl State {
     ///
     /// What is wrong with `bootstrap`.
     pub fn new(bootstrap: Bytes) -> Result<Self, BootstrapError> {
-        let mut state = Self {
-            bootstrap: Bootstrap::from_bytes(&bootstrap)?,
-            bootstrap_bytes: bootstrap,
-            position: Position::default(),
-            counters: Counters::default(),
-            records: BTreeMap::new(),
-        };
-        let bootstrap = state.bootstrap.clone();
-        kernel_nodes::make_first(&mut state, &bootstrap);
+        let cluster = Bootstrap::from_bytes(&bootstrap)?;
+        let mut state = Self::empty(cluster.clone(), bootstrap);
+        kernel_nodes::make_first(&mut state, &cluster);
         Ok(state)
     }
 
@@ -62,22 +70,111 @@ impl State {
         self.position
     }
 
-    /// Moves the position, whose entry was applied.
-    pub(super) fn move_to(&mut self, position: Position) {
-        self.position = position;
-    }
-
     /// The bootstrap entry's payload.
     #[must_use]
     pub fn bootstrap_bytes(&self) -> &Bytes {
         &self.bootstrap_bytes
     }
 
-    fn change_node(&mut self, path: &str, change: impl FnOnce(&mut NodeRecord)) {
-        let Some(Value::Node(node)) = self.records.get_mut(&Key::Node(PathKey::new(path))) else {
+    pub(super) fn bootstrap_hash(&self) -> u64 {
+        self.bootstrap_hash
+    }
+
+    pub(super) fn records_hash(&self) -> u64 {
+        self.records_hash
+    }
+
+    /// A state without a root.
+    pub(super) fn empty(bootstrap: Bootstrap, bootstrap_bytes: Bytes) -> Self {
+        Self {
+            views: Views::new(bootstrap.limits.views_max as usize),
+            bootstrap,
+            bootstrap_hash: xxh3_64(&bootstrap_bytes),
+            bootstrap_bytes,
+            position: Position::default(),
+            counters: Counters::default(),
+            tree: Tree::default(),
+            records: BTreeMap::new(),
+            records_hash: 0,
+            dirty: BTreeSet::new(),
+            dirty_bytes: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Moves the position, whose entry was applied.
+    pub(super) fn move_to(&mut self, position: Position) {
+        self.position = position;
+    }
+
+    /// Puts a record of a checkpoint in its place, with its indexes. Records come in rising order,
+    /// so that a node's parent is there before it.
+    pub(super) fn restore(&mut self, key: Key, value: Value) -> Result<(), RestoreError> {
+        for (index, value) in indexes(&key, &value) {
+            self.put(index, Some(value));
+        }
+        let (Key::Node(path), Value::Node(node)) = (&key, &value) else {
+            self.put(key, Some(value));
+            return Ok(());
+        };
+        if !self.tree.restore(path.as_str(), node) {
+            let path = path.as_str().to_owned();
+            return Err(RestoreError::BrokenTree { path });
+        }
+        self.counters.nodes += 1;
+        let hash = hash_record(&key, &value, &mut self.buffer);
+        self.records_hash = self.records_hash.wrapping_add(hash);
+        Ok(())
+    }
+
+    /// The value of a record, as bytes.
+    pub(super) fn record_bytes(&self, key: &Key) -> Option<Bytes> {
+        let mut bytes = Vec::new();
+        match key {
+            Key::Node(path) => {
+                let id = self.tree.find(path.as_str())?;
+                encode_node(&self.tree.node(id), &mut bytes);
+            }
+            _ => encode_value(self.records.get(key)?, &mut bytes),
+        }
+        Some(bytes.into())
+    }
+
+    fn node_to_change(&self, path: &str) -> NodeId {
+        let Some(id) = self.tree.find(path) else {
             panic!("no node at {path} to change");
         };
-        change(node);
+        id
+    }
+
+    /// Takes a node's record out of the hash, and keeps it for open views, before it changes.
+    fn before_node(&mut self, path: &str, id: NodeId) {
+        let hash = self.hash_node(path, id);
+        self.records_hash = self.records_hash.wrapping_sub(hash);
+        if self.views.any_open() {
+            let node = self.tree.node(id);
+            let before = || Some(Value::Node(Box::new(node.to_record())));
+            self.views.keep(&Key::Node(PathKey::new(path)), before);
+        }
+    }
+
+    /// Puts a node's record into the hash and into the next delta, after it changed.
+    fn after_node(&mut self, path: &str, id: NodeId) {
+        let hash = self.hash_node(path, id);
+        self.records_hash = self.records_hash.wrapping_add(hash);
+        if self.tree.mark_dirty(id) {
+            self.dirty.insert(Key::Node(PathKey::new(path)));
+            self.dirty_bytes += self.buffer.len();
+        }
+    }
+
+    /// The hash of a node's record, which is left in the buffer.
+    fn hash_node(&mut self, path: &str, id: NodeId) -> u64 {
+        self.buffer.clear();
+        encode_node_key(path, &mut self.buffer);
+        let key_bytes = self.buffer.len();
+        encode_node(&self.tree.node(id), &mut self.buffer);
+        hash_buffer(key_bytes, &mut self.buffer)
     }
 }
 
@@ -114,55 +211,75 @@ impl View for State {
     }
 
     fn node(&self, path: &str) -> Option<Node<'_>> {
-        match self.records.get(&Key::Node(PathKey::new(path)))? {
-            Value::Node(node) => Some(node.as_node()),
-            _ => None,
-        }
+        Some(self.tree.node(self.tree.find(path)?))
     }
 
     fn children(&self, path: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut from = match after {
-            Some(name) => PathKey::child(path, name).after_subtree(),
-            None => PathKey::child(path, ""),
+        let Some(id) = self.tree.find(path) else {
+            return Vec::new();
         };
-        while names.len() < limit {
-            let range = (Bound::Excluded(Key::Node(from)), Bound::Unbounded);
-            match self.records.range(range).next() {
-                Some((Key::Node(found), _)) if found.is_within(path) => {
-                    names.push(found.name().to_owned());
-                    from = found.after_subtree();
-                }
-                _ => break,
-            }
-        }
-        names
+        let children = self.tree.children_after(id, after).take(limit);
+        children.map(|id| self.tree.name(id).to_owned()).collect()
     }
 }
 
 impl Store for State {
     fn put(&mut self, key: Key, value: Option<Value>) {
-        let before = match &value {
-            Some(value) => self.records.insert(key.clone(), value.clone()),
+        let before = self.records.get(&key);
+        self.counters.count(&key, before, value.as_ref());
+        if key.is_record() {
+            if let Some(before) = before {
+                let hash = hash_record(&key, before, &mut self.buffer);
+                self.records_hash = self.records_hash.wrapping_sub(hash);
+            }
+            if self.views.any_open() {
+                let before = || before.cloned();
+                self.views.keep(&key, before);
+            }
+            let mut bytes = 0;
+            if let Some(value) = &value {
+                let hash = hash_record(&key, value, &mut self.buffer);
+                self.records_hash = self.records_hash.wrapping_add(hash);
+                bytes = self.buffer.len();
+            }
+            if self.dirty.insert(key.clone()) {
+                self.dirty_bytes += bytes;
+            }
+        }
+        match value {
+            Some(value) => self.records.insert(key, value),
             None => self.records.remove(&key),
         };
-        self.counters.count(&key, before.as_ref(), value.as_ref());
     }
 
     fn insert_node(&mut self, path: &str, fixed: NodeFixed, data: &[u8]) {
-        let node = Value::Node(Box::new(NodeRecord::new(fixed, data)));
-        self.put(Key::Node(PathKey::new(path)), Some(node));
+        if self.views.any_open() {
+            self.views.keep(&Key::Node(PathKey::new(path)), || None);
+        }
+        let id = self.tree.insert(path, fixed, data);
+        self.counters.nodes += 1;
+        self.after_node(path, id);
     }
 
     fn set_data(&mut self, path: &str, data: &[u8], version: u64, stamp: Stamp) {
-        self.change_node(path, |node| node.set_data(data, version, stamp));
+        let id = self.node_to_change(path);
+        self.before_node(path, id);
+        self.tree.set_data(id, data, version, stamp);
+        self.after_node(path, id);
     }
 
     fn set_directory(&mut self, path: &str, directory: Directory) {
-        self.change_node(path, |node| node.directory = directory);
+        let id = self.node_to_change(path);
+        self.before_node(path, id);
+        self.tree.set_directory(id, directory);
+        self.after_node(path, id);
     }
 
     fn remove_node(&mut self, path: &str) {
-        self.put(Key::Node(PathKey::new(path)), None);
+        let id = self.node_to_change(path);
+        self.before_node(path, id);
+        self.tree.remove(id);
+        self.counters.nodes -= 1;
+        self.dirty.insert(Key::Node(PathKey::new(path)));
     }
 }

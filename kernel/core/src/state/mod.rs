@@ -7,22 +7,29 @@
 
 mod applied;
 mod apply;
+mod checkpoint;
 mod committed;
 mod entry;
 pub mod kernel_nodes;
 mod key;
+mod record;
 mod speculative;
 mod store;
+mod tree;
 mod value;
 mod view;
+mod views;
 
 pub use applied::{AppliedTxn, NodeChange, Notice};
 pub use apply::{ApplyError, NodeProblem, Stamp};
+pub use checkpoint::{Delta, FEATURE_LEVEL};
 pub use committed::{Position, State};
 pub use key::{BadKey, Key, PathKey, compare_paths};
+pub use record::RestoreError;
 pub use speculative::{Savepoint, Speculative};
 pub use value::{
     Component, Counters, Directory, EventQueue, Mount, Node, NodeFixed, NodeRecord, SealedUpload,
     Session, StoredCompletion, StoredReply, Timer, Upload, Value, Wait, reply_bytes,
 };
 pub use view::View;
+pub use views::{Span, TooManyViews, ViewId, ViewRecords};
