@@ -108,8 +108,18 @@ mutations! {
     ReadBeforeOwnEntry = "R20",
     /// A wiped member votes and acknowledges as if nothing was lost.
     WipedVotes = "R21",
+    /// Recovery trusts the page cache: the last segment's valid part is not written anew.
+    TrustPageCache = "R22",
+    /// Recovery takes lost data for a torn tail.
+    LostIsTorn = "R23",
     /// A member whose log was damaged votes and acknowledges before it is repaired.
     DamagedVotes = "R23",
+    /// A segment is recycled before a checkpoint covers it.
+    RecycleUncovered = "R24",
+    /// Neither segments nor runs repeat the term and the vote.
+    HeaderWithoutVote = "R24",
+    /// A checkpoint ahead of the log is taken for the log's base.
+    CheckpointAheadStarts = "R25",
 }
 
 #[cfg(feature = "mutants")]

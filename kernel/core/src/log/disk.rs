@@ -18,6 +18,9 @@
 //!   Never neither name.
 //! - `Remove`: the file is there or not.
 //!
+//! Changes of names take effect in their order: one that was reported takes all earlier ones with it
+//! to stable storage, those of an earlier process too.
+//!
 //! After a crash of the process alone a reader may moreover *see* bytes of an open write (or names
 //! of an open rename) that stable storage does not have, and which a later crash of the machine
 //! takes away again, sector by sector, unless they are written and reported once more (rule R22).
