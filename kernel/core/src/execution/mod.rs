@@ -5,6 +5,7 @@
 //! - `member`: serves the clients attached here, from what is applied here alone.
 //! - `apply`: takes what consensus says, in its one order.
 //! - [`view`]: what a guest sees of its transaction.
+//! - [`Watches`]: the watches of the clients attached here.
 
 mod action;
 mod apply;
@@ -14,6 +15,7 @@ mod member;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod watch;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -31,6 +33,7 @@ pub use action::{
     Progress, StreamId,
 };
 pub use leader::{FailureDetector, PlainTimeouts};
+pub use watch::Watches;
 
 /// The execution machine of one member, sans-IO: input through `handle_*`, work through
 /// [`Execution::step`], results through [`Execution::poll_action`].

@@ -8,6 +8,7 @@ use folkmoot_proto::{Digest, MountId, WallTime, Zxid, split_last};
 
 use super::applied::NodeChange;
 use super::apply::Stamp;
+use super::key::is_within;
 use super::store::Store;
 use super::value::{Component, Directory, Mount, NodeFixed};
 
@@ -39,8 +40,7 @@ struct PluginNode<'a> {
 /// Whether only the kernel writes this path.
 #[must_use]
 pub fn is_reserved(path: &str) -> bool {
-    path.strip_prefix(ROOT)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    is_within(path, ROOT)
 }
 
 /// Makes the tree that a cluster begins with, as of zxid 0.

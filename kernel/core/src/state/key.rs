@@ -62,11 +62,7 @@ impl PathKey {
     /// Whether this is `path` or lies below it.
     #[must_use]
     pub fn is_within(&self, path: &str) -> bool {
-        path == "/"
-            || self
-                .0
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_within(&self.0, path)
     }
 
     /// The child's path.
@@ -120,6 +116,15 @@ pub fn compare_paths(a: &str, b: &str) -> Ordering {
         (Some(&x), Some(&y)) => below_slash(x).cmp(&below_slash(y)),
         (x, y) => x.is_some().cmp(&y.is_some()),
     }
+}
+
+/// Whether a valid path is `top` or lies below it.
+#[must_use]
+pub fn is_within(path: &str, top: &str) -> bool {
+    top == "/"
+        || path
+            .strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The path without the root's slash, so that the root is a prefix of all.

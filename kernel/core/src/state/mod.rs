@@ -24,7 +24,7 @@ pub use applied::{AppliedTxn, NodeChange, Notice};
 pub use apply::{ApplyError, NodeProblem, Stamp};
 pub use checkpoint::{Delta, FEATURE_LEVEL};
 pub use committed::{Position, State};
-pub use key::{BadKey, Key, PathKey, compare_paths};
+pub use key::{BadKey, Key, PathKey, compare_paths, is_within};
 pub use record::RestoreError;
 pub use speculative::{Savepoint, Speculative};
 pub use value::{

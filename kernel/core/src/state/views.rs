@@ -26,6 +26,8 @@ pub struct ViewId(u64);
 pub enum Span {
     /// All records: a snapshot.
     Everything,
+    /// The node at a path alone.
+    Node(String),
     /// The node at a path, and all below it.
     Subtree(String),
     /// The node at a path, and its children.
@@ -104,6 +106,7 @@ impl Span {
         let is_child_of = |parent: &str| path.split_last().is_some_and(|(of, _)| of == parent);
         match self {
             Self::Everything => true,
+            Self::Node(at) => path.as_str() == at,
             Self::Subtree(top) => path.is_within(top),
             Self::Children(parent) => path.as_str() == parent || is_child_of(parent),
             Self::ChildrenAfter(parent, after) => {
@@ -231,7 +234,7 @@ impl State {
             (Span::Everything, Some(_)) => None,
             (Span::Everything, None) => self.tree.find("/"),
             (Span::Subtree(top), _) => self.tree.find(top).or_else(|| self.tree.first_after(top)),
-            (Span::Children(parent), None) => self.tree.find(parent),
+            (Span::Node(at) | Span::Children(at), None) => self.tree.find(at),
             (Span::Children(parent), Some(Key::Node(path))) => {
                 let after = (path.as_str() != parent).then(|| path.name());
                 self.child_after(parent, after)
@@ -242,7 +245,7 @@ impl State {
             (Span::ChildrenAfter(parent, _), Some(Key::Node(path))) => {
                 self.child_after(parent, Some(path.name()))
             }
-            (Span::Children(_) | Span::ChildrenAfter(..), Some(_)) => None,
+            (Span::Node(_) | Span::Children(_) | Span::ChildrenAfter(..), Some(_)) => None,
         };
         match (node, &view.span) {
             (Some(id), span) => Base::node(self, id, span),
@@ -325,8 +328,8 @@ impl Base {
             (Self::Node(id), Span::Children(_) | Span::ChildrenAfter(..)) => {
                 state.tree.next_sibling(*id).map_or(Self::End, Self::Node)
             }
+            (Self::Node(_), Span::Node(_)) | (Self::End, _) => Self::End,
             (Self::Record(key), _) => Self::record_after(state, Some(key)),
-            (Self::End, _) => Self::End,
         }
     }
 }

@@ -205,6 +205,7 @@ proptest! {
         let top = leader::path_of(top, 0);
         let spans = [
             Span::Everything,
+            Span::Node(top.clone()),
             Span::Subtree(top.clone()),
             Span::Subtree("/".into()),
             Span::Children(top),
@@ -287,6 +288,7 @@ fn expected_of(state: &mut State, span: &Span) -> BTreeMap<Bytes, Bytes> {
         let parent = path.split_last().map(|(parent, _)| parent);
         match span {
             Span::Everything => true,
+            Span::Node(at) => path.as_str() == at,
             Span::Subtree(top) => path.is_within(top),
             Span::Children(top) => path.as_str() == top || parent == Some(top),
             Span::ChildrenAfter(top, after) => {
