@@ -226,7 +226,7 @@ impl Member {
                 1 => WatchScope::Children,
                 _ => WatchScope::Recursive,
             },
-            from: (c % 4 != 0).then(|| {
+            from: (!c.is_multiple_of(4)).then(|| {
                 let applied = self.leader.state.base().zxid().0;
                 Zxid((applied + 3).saturating_sub(u64::from(c / 4)))
             }),
