@@ -5,7 +5,6 @@
 
 mod leader;
 mod model;
-mod watches;
 
 use std::collections::BTreeMap;
 
@@ -51,7 +50,7 @@ proptest! {
             leader.execute(step);
             match step.0 % 16 {
                 15 => leader.cut(),
-                14 => drop(leader.apply_one()),
+                14 => leader.apply_one(),
                 13 if step.1 % 8 == 0 => leader.depose(),
                 _ => {}
             }

@@ -117,7 +117,6 @@ impl Watches {
     }
 
     fn tell_snapshot(&mut self, state: &mut State, key: WatcherKey, view: ViewId) {
-        let chunk_bytes = self.chunk_bytes();
         let Some(watcher) = self.watchers.get_mut(&key) else {
             return;
         };
@@ -134,7 +133,7 @@ impl Watches {
                 data: data.to_vec(),
                 stat: node.stat,
             });
-            bytes < chunk_bytes
+            bytes < CHUNK_BYTES_MAX
         });
         if last {
             state.close_view(view);
@@ -209,7 +208,7 @@ impl Watches {
         while changes.peek().is_some() {
             let mut bytes = FIXED_BYTES;
             let mut chunk = Vec::new();
-            while bytes < self.chunk_bytes()
+            while bytes < CHUNK_BYTES_MAX
                 && let Some(change) = changes.next()
             {
                 bytes += change_bytes(change, with_data);
@@ -232,11 +231,6 @@ impl Watches {
             };
             self.push(key, frame, bytes);
         }
-    }
-
-    /// Bytes of a frame, about: a watcher that is behind is told some frames ahead.
-    fn chunk_bytes(&self) -> usize {
-        CHUNK_BYTES_MAX.min(self.budget as usize / 4)
     }
 
     fn push(&mut self, key: WatcherKey, frame: ServerFrame, bytes: usize) {
