@@ -226,6 +226,12 @@ impl Log {
         self.last
     }
 
+    /// Whether records were appended that are not durable yet.
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        self.writing.is_some() || !self.queue.is_empty()
+    }
+
     /// Queues records. [`Log::poll_durable`] reports `id` when they are all on disk, in the order
     /// of the calls.
     ///

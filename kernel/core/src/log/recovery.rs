@@ -143,18 +143,21 @@ impl Log {
         let mut from = self.last_index().next();
         let mut bytes = 0_usize;
         for place in self.index.backwards() {
-            bytes = bytes.saturating_add(place.bytes);
-            if bytes > self.config.recent_bytes_max || place.last <= base {
+            if bytes >= self.config.recent_bytes_max || place.last <= base {
                 break;
             }
+            bytes = bytes.saturating_add(place.bytes);
             from = place.first.max(base.next());
         }
-        self.read(
-            reader,
-            from,
-            self.last_index(),
-            self.config.recent_bytes_max,
-        )
+        let mut entries = self.read(reader, from, self.last_index(), usize::MAX)?;
+        let mut bytes = 0;
+        let kept = entries.iter().rev().take_while(|entry| {
+            bytes += entry.payload.len();
+            bytes <= self.config.recent_bytes_max
+        });
+        let dropped = entries.len() - kept.count();
+        entries.drain(..dropped);
+        Ok(entries)
     }
 }
 

@@ -1,0 +1,302 @@
+//! The log on its thread: all that is queued goes out in one write, then what is durable is
+//! reported.
+
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::{Receiver, TryRecvError, select};
+use folkmoot_core::checkpoint::{CheckpointError, CheckpointStore};
+use folkmoot_core::consensus::{LogRead, LogReadId, PersistId, RecoveredLog};
+use folkmoot_core::log::{
+    Disk as _, DiskError, Log, LogConfig, LogFailed, LogOrigin, LogReadError, LogRecord,
+    RecoverError, Recovered, SnapshotStep,
+};
+use folkmoot_proto::LogIndex;
+use folkmoot_proto::bootstrap::Bootstrap;
+
+use crate::disk::{FileDisk, sync_folder};
+
+/// Why a log can not be opened. Nothing was changed, except where the disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogOpenError {
+    /// The log is not there, though its folder was in use: it was removed or lost.
+    #[error(
+        "the log in {} is gone: move the data folder away, and the member comes back as a wiped one",
+        folder.display()
+    )]
+    Missing {
+        /// The log's folder.
+        folder: PathBuf,
+    },
+    /// The log can not be continued.
+    #[error(
+        "{source} (in {}): if this is the right folder, move it away, and the member comes back as \
+         a wiped one",
+        folder.display()
+    )]
+    Recover {
+        /// The log's folder.
+        folder: PathBuf,
+        /// Why.
+        source: RecoverError,
+    },
+    /// Data that was acknowledged is lost, and the cluster has no other member to repair it from.
+    #[error(
+        "the log in {} lost acknowledged data before entry {up_to}, and this is the cluster's only \
+         voter: restore the data folder from a copy",
+        folder.display()
+    )]
+    DamagedAlone {
+        /// The log's folder.
+        folder: PathBuf,
+        /// Up to here.
+        up_to: LogIndex,
+    },
+    /// The files could not be used.
+    #[error("the log in {}: {source}", folder.display())]
+    Disk {
+        /// The log's folder.
+        folder: PathBuf,
+        /// The disk's error.
+        source: DiskError,
+    },
+    /// The log could not be made ready.
+    #[error(transparent)]
+    Failed(#[from] LogFailed),
+    /// The checkpoint store could not be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// What the log thread is asked for.
+#[derive(Debug)]
+pub enum LogCommand {
+    /// Write records, in order.
+    Append {
+        /// The name that is reported.
+        id: PersistId,
+        /// The records.
+        records: Vec<LogRecord>,
+    },
+    /// Read entries `from..=to`, at most `bytes_max` bytes but at least one entry.
+    Read {
+        /// The name that is reported.
+        id: LogReadId,
+        /// The first entry.
+        from: LogIndex,
+        /// The last entry.
+        to: LogIndex,
+        /// Bytes at most.
+        bytes_max: usize,
+    },
+    /// A checkpoint at this entry is durable and current: segments may go (rule R24).
+    Compact {
+        /// The checkpoint's entry.
+        up_to: LogIndex,
+    },
+}
+
+/// What the log thread reports.
+#[derive(Debug)]
+pub enum LogDone {
+    /// The records of this name, and of all before it, are durable.
+    Durable(PersistId),
+    /// Entries that were asked for.
+    Read(LogRead),
+}
+
+/// Why the log thread stopped though it was not told to: the process must end (rule R22).
+#[derive(Debug, thiserror::Error)]
+pub enum LogStopped {
+    /// An operation failed.
+    #[error(transparent)]
+    Failed(#[from] LogFailed),
+    /// A durable entry could not be read back.
+    #[error(transparent)]
+    Read(#[from] LogReadError),
+}
+
+/// A started log with its files.
+#[derive(Debug)]
+pub struct LogService {
+    log: Log,
+    disk: FileDisk,
+}
+
+impl LogService {
+    /// Opens the log in `folder`: recovers it, makes what was recovered durable (rule R22), and
+    /// settles what becomes of a snapshot that `store` has prepared (rule R25). When this returns,
+    /// messages may leave, and the store's current state is the one to load.
+    ///
+    /// `if_missing` says what an absent log means; none if the folder was in use before.
+    ///
+    /// # Errors
+    ///
+    /// When the member can not start with these files.
+    pub fn open(
+        folder: &Path,
+        config: LogConfig,
+        if_missing: Option<LogOrigin>,
+        store: &mut dyn CheckpointStore,
+    ) -> Result<(Self, RecoveredLog), LogOpenError> {
+        let in_folder = |source| LogOpenError::Disk {
+            folder: folder.to_owned(),
+            source,
+        };
+        let mut disk = FileDisk::open(folder).map_err(in_folder)?;
+        if let Some(parent) = folder.parent() {
+            sync_folder(parent).map_err(|error| {
+                in_folder(DiskError::Io {
+                    reason: error.to_string(),
+                })
+            })?;
+        }
+        let prepared = store.prepared()?;
+        let recovered = Log::recover(&config, &disk, store.current(), prepared.as_ref());
+        let Recovered {
+            mut log,
+            state,
+            snapshot,
+        } = match (recovered, if_missing) {
+            (Ok(recovered), _) => recovered,
+            (Err(RecoverError::NoLog), Some(origin)) if store.current().is_none() => {
+                let (log, state) = Log::create(config, origin);
+                Recovered {
+                    log,
+                    state,
+                    snapshot: SnapshotStep::Discard,
+                }
+            }
+            (Err(RecoverError::NoLog), _) => {
+                return Err(LogOpenError::Missing {
+                    folder: folder.to_owned(),
+                });
+            }
+            (Err(source), _) => {
+                return Err(LogOpenError::Recover {
+                    folder: folder.to_owned(),
+                    source,
+                });
+            }
+        };
+        if let Some(up_to) = state.damaged_up_to {
+            tracing::error!(%up_to, "the log lost acknowledged data: no vote before it is repaired");
+            if is_alone(&state) {
+                return Err(LogOpenError::DamagedAlone {
+                    folder: folder.to_owned(),
+                    up_to,
+                });
+            }
+        }
+        while !log.is_started() {
+            if let Some(op) = log.poll_op() {
+                disk.submit(op);
+            }
+            let (id, result) = disk.wait_done();
+            log.handle_done(id, result)?;
+        }
+        match snapshot {
+            SnapshotStep::Install => {
+                store.install_prepared()?;
+                log.compact(state.applied);
+            }
+            SnapshotStep::Discard => store.discard_prepared()?,
+        }
+        Ok((Self { log, disk }, state))
+    }
+
+    /// Serves `inbox` until its senders are gone, then writes what was asked for, and returns.
+    /// `done` is called on this thread, in the order in which things end.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails: the process must end (rule R22).
+    pub fn run(
+        mut self,
+        inbox: &Receiver<LogCommand>,
+        mut done: impl FnMut(LogDone),
+    ) -> Result<(), LogStopped> {
+        let mut open = true;
+        loop {
+            let worked = self.turn(&mut done)?;
+            if worked {
+                open = self.take_all(inbox, &mut done)? && open;
+                continue;
+            }
+            if !open && !self.log.has_unwritten() {
+                return Ok(());
+            }
+            let never = crossbeam_channel::never();
+            select! {
+                recv(if open { inbox } else { &never }) -> command => match command {
+                    Ok(command) => {
+                        self.take(command, &mut done)?;
+                        open = self.take_all(inbox, &mut done)?;
+                    }
+                    Err(_) => open = false,
+                },
+                recv(self.disk.kept()) -> ended => {
+                    if let Ok((id, result)) = ended {
+                        self.log.handle_done(id, result)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out what the log wants done; false if there was nothing.
+    fn turn(&mut self, done: &mut impl FnMut(LogDone)) -> Result<bool, LogStopped> {
+        let mut worked = false;
+        while let Some(op) = self.log.poll_op() {
+            self.disk.submit(op);
+            worked = true;
+        }
+        while let Some((id, result)) = self.disk.poll_done() {
+            self.log.handle_done(id, result)?;
+            worked = true;
+        }
+        if let Some(id) = self.log.poll_durable() {
+            done(LogDone::Durable(id));
+        }
+        Ok(worked)
+    }
+
+    /// Takes all commands that are there; false when no more can come.
+    fn take_all(
+        &mut self,
+        inbox: &Receiver<LogCommand>,
+        done: &mut impl FnMut(LogDone),
+    ) -> Result<bool, LogStopped> {
+        loop {
+            match inbox.try_recv() {
+                Ok(command) => self.take(command, done)?,
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Ok(false),
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        command: LogCommand,
+        done: &mut impl FnMut(LogDone),
+    ) -> Result<(), LogStopped> {
+        match command {
+            LogCommand::Append { id, records } => self.log.append(id, records),
+            LogCommand::Read {
+                id,
+                from,
+                to,
+                bytes_max,
+            } => {
+                let entries = self.log.read(&self.disk, from, to, bytes_max)?;
+                done(LogDone::Read(LogRead { id, entries }));
+            }
+            LogCommand::Compact { up_to } => self.log.compact(up_to),
+        }
+        Ok(())
+    }
+}
+
+fn is_alone(state: &RecoveredLog) -> bool {
+    Bootstrap::from_bytes(&state.bootstrap).is_ok_and(|bootstrap| bootstrap.members.len() == 1)
+}
