@@ -52,6 +52,7 @@ impl Execution {
         self.take_hash(entry.index);
         self.lead_applied(now, entry, &txns);
         self.publish(now, &txns);
+        self.go_on(now.tick, entry.index);
         if entry.kind == EntryKind::Batch {
             self.examine_sealed();
         }
@@ -122,5 +123,7 @@ impl Execution {
         self.next_round = now.tick.plus_millis(MEMBER_ROUND_MS);
         self.rewind_lost(now);
         self.ask_again();
+        self.end_idle_listings(now.tick);
+        self.mark_watches();
     }
 }

@@ -24,7 +24,7 @@ use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
-use self::member::{Hashes, Heartbeats, Reads, Streams};
+use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
 use crate::plugin::{Discard, PluginRuntime};
 use crate::state::{Speculative, State, View};
 
@@ -51,6 +51,8 @@ pub struct Execution {
     known_leader: Option<MemberId>,
     streams: Streams,
     reads: Reads,
+    listings: Listings,
+    watches: Watches,
     heartbeats: Heartbeats,
     hashes: Hashes,
     /// Differences of state that were told, so that each is told once.
@@ -75,6 +77,7 @@ impl Execution {
     #[must_use]
     pub fn new(config: ExecutionConfig, state: State, seed: u64, now: Now) -> Self {
         let _ = seed;
+        let watches = Watches::new(state.limits(), state.zxid());
         let mut execution = Self {
             config,
             speculative: Some(Box::new(Speculative::new(state))),
@@ -83,6 +86,8 @@ impl Execution {
             known_leader: None,
             streams: Streams::default(),
             reads: Reads::default(),
+            listings: Listings::default(),
+            watches,
             heartbeats: Heartbeats::default(),
             hashes: Hashes::default(),
             alarmed: BTreeSet::new(),
@@ -119,7 +124,7 @@ impl Execution {
                 frame,
             } => self.handle_frame(now, connection, stream, frame),
             ClientEvent::StreamClosed { stream } => self.forget_stream(stream),
-            ClientEvent::Drained { .. } => {}
+            ClientEvent::Drained { stream, bytes } => self.watches.drained(stream, bytes),
             ClientEvent::Heartbeat {
                 connection,
                 sequence,
@@ -186,7 +191,11 @@ impl Execution {
             return Progress::Idle;
         }
         self.member_round(now);
-        self.lead(now, plugins)
+        let told_all = !self.pump_watches();
+        match self.lead(now, plugins) {
+            Progress::Idle if told_all => Progress::Idle,
+            _ => Progress::More,
+        }
     }
 
     /// The next thing to be done, in order.
@@ -228,7 +237,7 @@ impl Execution {
             state_hash: self.state_hash(),
             sessions: counters.sessions,
             nodes: counters.nodes,
-            watches: 0,
+            watches: u64::try_from(self.watches.len()).unwrap_or(u64::MAX),
             overlay_txns: u64::try_from(self.speculative().overlay_txns()).unwrap_or(u64::MAX),
             next_timeout: self.poll_timeout(),
         }
@@ -263,7 +272,9 @@ impl Execution {
             }
             ClientFrame::Request(request) => self.forward(now, session, request),
             ClientFrame::Read(read) => self.read(stream, session, read),
-            ClientFrame::Watch(_) | ClientFrame::Unwatch { .. } | ClientFrame::More { .. } => {}
+            ClientFrame::Watch(watch) => self.watch(stream, &watch),
+            ClientFrame::Unwatch { watch } => self.unwatch(stream, watch),
+            ClientFrame::More { read } => self.more(stream, read),
         }
     }
 
@@ -345,6 +356,8 @@ impl Execution {
     fn forget_stream(&mut self, stream: StreamId) {
         self.streams.remove(stream);
         self.reads.forget(stream);
+        self.forget_listings(stream);
+        self.forget_watches(stream);
     }
 
     fn act(&mut self, action: ExecutionAction) {
@@ -385,7 +398,7 @@ impl Execution {
     }
 
     fn state_hash(&self) -> u64 {
-        self.state().position().zxid.0
+        self.state().state_hash()
     }
 
     fn speculative(&self) -> &Speculative {

@@ -70,8 +70,8 @@ impl Execution {
         }
     }
 
-    /// An entry was applied: its batch is no longer in flight. The first one of the term starts the
-    /// clocks (rules R9, R16); the one that execution waits for lets it go on (rules R3, R4).
+    /// An entry was applied: its batch is no longer in flight.
+    /// The first one of the term starts the clocks (rules R9, R16).
     pub(in crate::execution) fn lead_applied(
         &mut self,
         now: Now,
@@ -94,7 +94,6 @@ impl Execution {
         if entry.term == leader.term && leader.clock.is_none() {
             self.start_clocks(now.tick);
         }
-        self.go_on(now.tick, entry.index);
     }
 
     pub(in crate::execution) fn start_clocks(&mut self, now: Tick) {
@@ -124,7 +123,7 @@ impl Execution {
 
     /// Once the last entry that was appended before the overlay was thrown away is applied, what it
     /// took with it is asked for again.
-    fn go_on(&mut self, now: Tick, applied: LogIndex) {
+    pub(in crate::execution) fn go_on(&mut self, now: Tick, applied: LogIndex) {
         let Some(leader) = &mut self.leader else {
             return;
         };

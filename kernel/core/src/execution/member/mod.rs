@@ -5,11 +5,14 @@ mod attach;
 mod forward;
 mod hashes;
 mod heartbeats;
+mod listings;
 mod publish;
 mod reads;
 mod streams;
+mod watching;
 
 pub(super) use hashes::Hashes;
 pub(super) use heartbeats::Heartbeats;
+pub(super) use listings::Listings;
 pub(super) use reads::Reads;
 pub(super) use streams::Streams;

@@ -43,10 +43,6 @@ impl Execution {
         self.serve_reads();
     }
 
-    fn publish_events(&mut self, txn: &AppliedTxn) {
-        let _ = txn;
-    }
-
     fn publish_reply(&mut self, now: Now, zxid: Zxid, origin: &Origin) {
         let Some(attachment) = self.streams.attachment_mut(origin.session) else {
             return;

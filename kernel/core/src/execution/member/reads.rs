@@ -3,7 +3,6 @@
 //! after the read arrived (rule R20).
 
 use folkmoot_proto::client::{Query, Read, ReadOutcome, ReadRefusal, ServerFrame};
-use folkmoot_proto::limits::CHUNK_BYTES_MAX;
 use folkmoot_proto::peer::ReadContext;
 use folkmoot_proto::{LogIndex, NodePath, ReadId, SessionId};
 
@@ -14,10 +13,6 @@ use crate::state::View;
 const WAITING_MAX: usize = 16 * 1024;
 /// How often a read asks for a barrier before it is refused: one for each change of leader.
 const BARRIERS_MAX: u32 = 8;
-/// Names in one page of a children listing, whatever they are: those of [`CHUNK_BYTES_MAX`] at an
-/// average of 16 bytes.
-const PAGE_NAMES_MAX: usize = 4096;
-
 /// Reads that wait.
 #[derive(Debug, Default)]
 pub(in crate::execution) struct Reads {
@@ -152,7 +147,7 @@ impl Execution {
             .partition(|waiting| self.is_due(waiting));
         self.reads.waiting = rest;
         for Waiting { stream, read, .. } in due {
-            let result = self.query(read.query);
+            let result = self.query(stream, read.id, read.query);
             self.send_read(stream, read.id, result);
         }
     }
@@ -168,7 +163,12 @@ impl Execution {
         is_answered && is_recent
     }
 
-    fn query(&self, query: Query) -> Result<ReadOutcome, ReadRefusal> {
+    fn query(
+        &mut self,
+        stream: StreamId,
+        id: ReadId,
+        query: Query,
+    ) -> Result<ReadOutcome, ReadRefusal> {
         let state = self.state();
         match query {
             Query::Get { path } => {
@@ -185,25 +185,15 @@ impl Execution {
             }
             Query::Children { path, after, limit } => {
                 let path = parse(path)?;
-                let node = state.node(path.as_str()).ok_or_else(|| no_node(&path))?;
-                let wanted = match usize::try_from(limit) {
-                    Ok(0) | Err(_) => PAGE_NAMES_MAX,
-                    Ok(limit) => limit.min(PAGE_NAMES_MAX),
-                };
-                let mut names = state.children(path.as_str(), after.as_deref(), wanted);
-                let mut bytes = 0;
-                let fitting = names.iter().take_while(|name| {
-                    bytes += name.len() + 8;
-                    bytes <= CHUNK_BYTES_MAX
-                });
-                let fitting = fitting.count();
-                names.truncate(fitting);
-                Ok(ReadOutcome::Children {
-                    names,
-                    stat: node.stat,
-                    more: false,
-                })
+                self.list(stream, id, &path, after, limit)
             }
+        }
+    }
+
+    /// The next page of a listing is wanted.
+    pub(in crate::execution) fn more(&mut self, stream: StreamId, id: ReadId) {
+        if let Some((zxid, result)) = self.next_page(stream, id) {
+            self.send(stream, ServerFrame::ReadReply { id, zxid, result });
         }
     }
 

@@ -348,6 +348,7 @@ impl Cluster {
                 member.plugins.compile(digest, &bytes);
                 member.execution.component_ready(now, digest);
             }
+            ExecutionAction::ToAllControls { .. } => {}
             other => self.others.push((id, other)),
         }
     }
@@ -526,6 +527,20 @@ impl Cluster {
             _ => None,
         };
         self.controls.iter().filter_map(of).collect()
+    }
+
+    /// As [`Cluster::call`], by a client that was told to rewind, or that waited before.
+    pub(super) fn call_anew(&mut self, client: &mut Client, operation: Operation) -> Reply {
+        self.frames(client);
+        self.call(client, operation)
+    }
+
+    /// The ordered stream between two members breaks; both hear of it.
+    pub(super) fn lose_stream(&mut self, one: MemberId, other: MemberId) {
+        let now = self.now();
+        self.member(one).execution.peer_stream_lost(now, other);
+        self.member(other).execution.peer_stream_lost(now, one);
+        self.run();
     }
 
     /// Installs the test plugin of that name and mounts it.

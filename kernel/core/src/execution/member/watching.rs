@@ -1,0 +1,54 @@
+//! Watches of the clients attached here, on their way in and out.
+
+use folkmoot_proto::WatchId;
+use folkmoot_proto::client::Watch;
+
+use crate::execution::{Execution, ExecutionAction, StreamId, Watches};
+use crate::state::{AppliedTxn, State};
+
+/// Chunks that watchers who are behind are told in one step.
+const CHUNKS_PER_STEP: usize = 16;
+
+impl Execution {
+    /// A client begins a watch.
+    pub(in crate::execution) fn watch(&mut self, stream: StreamId, watch: &Watch) {
+        self.with_watches(|watches, state| watches.register(state, stream, watch));
+    }
+
+    /// A client ends a watch.
+    pub(in crate::execution) fn unwatch(&mut self, stream: StreamId, watch: WatchId) {
+        self.with_watches(|watches, state| watches.unwatch(state, stream, watch));
+    }
+
+    /// Forgets the watches of a stream.
+    pub(in crate::execution) fn forget_watches(&mut self, stream: StreamId) {
+        self.with_watches(|watches, state| watches.close_stream(state, stream));
+    }
+
+    /// Tells watchers of a transaction. Its events are among the actions when this returns, so a
+    /// reply that is sent afterwards is behind them (rule R28).
+    pub(in crate::execution) fn publish_events(&mut self, txn: &AppliedTxn) {
+        self.with_watches(|watches, state| watches.on_txn(state, txn));
+    }
+
+    /// Tells watchers that are behind more. True if there is more to tell at once.
+    pub(in crate::execution) fn pump_watches(&mut self) -> bool {
+        self.with_watches(|watches, state| watches.pump(state, CHUNKS_PER_STEP))
+    }
+
+    /// Tells quiet watchers how far they are.
+    pub(in crate::execution) fn mark_watches(&mut self) {
+        self.with_watches(|watches, _| watches.mark_progress());
+    }
+
+    fn with_watches<R>(&mut self, with: impl FnOnce(&mut Watches, &mut State) -> R) -> R {
+        let Some(speculative) = &mut self.speculative else {
+            panic!("a transaction owns the state");
+        };
+        let result = with(&mut self.watches, speculative.base_mut());
+        while let Some((stream, frame)) = self.watches.poll_frame() {
+            self.act(ExecutionAction::ToStream { stream, frame });
+        }
+        result
+    }
+}
