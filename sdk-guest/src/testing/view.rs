@@ -68,6 +68,17 @@ impl State {
 }
 
 impl View {
+    /// An event's view of a mount without nodes and sessions.
+    #[must_use]
+    pub fn empty() -> Self {
+        let context = CallContext {
+            session: None,
+            zxid: Zxid(1),
+            now: LogTime(0),
+        };
+        Self::new(State::new(), context)
+    }
+
     pub(super) fn new(state: State, context: CallContext) -> Self {
         Self {
             state,

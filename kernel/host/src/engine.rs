@@ -1,0 +1,229 @@
+//! Wasmtime's engine, configured, and the ticks by which calls are timed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
+
+/// Wasm's part of a thread's stack.
+const WASM_STACK_BYTES: usize = 256 * 1024;
+/// The most that a linear memory can be given; mounts are granted less.
+const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Unmapped addresses behind each memory.
+const GUARD_BYTES: u64 = 32 * 1024 * 1024;
+/// Instances at once: twice the warm ones of a runtime. Together they reserve 24 GiB of addresses.
+const INSTANCES_MAX: u32 = 256;
+/// A Rust component has 1 core module and 2 tables or so, one of Python 38 modules.
+const CORE_INSTANCES_MAX: u32 = 2048;
+/// As [`CORE_INSTANCES_MAX`].
+const TABLES_MAX: u32 = 2048;
+/// Entries of a table: Python's interpreter has about 10,000 functions in one.
+const TABLE_ELEMENTS_MAX: usize = 40_000;
+/// A tick. Shorter ones gain nothing: the scheduler is as late as this.
+const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a call after which the ticking thread sleeps until the next one.
+const IDLE_TICKS: u32 = 100;
+
+/// An engine with its ticks. Clones share both.
+#[derive(Clone)]
+pub struct Sandbox {
+    engine: Engine,
+    ticker: Arc<Ticker>,
+}
+
+/// Why there is no sandbox on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The engine can not be made, as where 24 GiB of addresses can not be reserved.
+    #[error("the WebAssembly engine can not be made: {0}")]
+    Engine(#[source] wasmtime::Error),
+    /// The thread that ticks can not be started.
+    #[error("the thread that times plugins can not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Sandbox {
+    /// Makes an engine and starts its ticks. One is enough for a process.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError`].
+    pub fn new() -> Result<Self, SandboxError> {
+        let mut config = base_config();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        let engine = Engine::new(&config).map_err(SandboxError::Engine)?;
+        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
+        Ok(Self {
+            engine,
+            ticker: Arc::new(ticker),
+        })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Has the epoch tick for as long as the guard lives.
+    #[must_use]
+    pub(crate) fn tick_during_call(&self) -> TickGuard<'_> {
+        self.ticker.begin_call();
+        TickGuard(&self.ticker)
+    }
+}
+
+impl core::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Sandbox").finish_non_exhaustive()
+    }
+}
+
+/// An engine that makes the same code as a [`Sandbox`]'s and runs none: it reserves no addresses.
+///
+/// # Errors
+///
+/// Wasmtime's, for a machine that it has no code for.
+pub(crate) fn compiling_engine() -> Result<Engine, wasmtime::Error> {
+    let mut config = base_config();
+    // One core: compilation is in nobody's way.
+    config.parallel_compilation(false);
+    Engine::new(&config)
+}
+
+/// What both engines have in common. Everything that decides what code is made is set here.
+fn base_config() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        // NaNs have one form on every machine, so that a recording replays on any.
+        .cranelift_nan_canonicalization(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .memory_reservation(MEMORY_BYTES_MAX as u64)
+        .memory_guard_size(GUARD_BYTES)
+        .memory_may_move(false)
+        .memory_init_cow(true)
+        .native_unwind_info(false)
+        // Names of functions in backtraces; lines where a component has kept them.
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        // A crate that turns wasmtime's concurrency on would make host calls 2 to 3 times dearer.
+        .concurrency_support(false);
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES_MAX)
+        .total_core_instances(CORE_INSTANCES_MAX)
+        .total_memories(INSTANCES_MAX)
+        .total_tables(TABLES_MAX)
+        .max_tables_per_module(8)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        // What an instance of a Rust component touches stays mapped for the next one.
+        .linear_memory_keep_resident(64 * 1024)
+        .table_keep_resident(16 * 1024);
+    pool
+}
+
+/// Moves the engine's epoch on once a tick while calls are made, on a thread of its own.
+struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Calls that run.
+    running: AtomicUsize,
+    /// Calls ever begun.
+    begun: AtomicU64,
+    sleeping: AtomicBool,
+    stop: AtomicBool,
+}
+
+pub(crate) struct TickGuard<'a>(&'a Ticker);
+
+impl Drop for TickGuard<'_> {
+    fn drop(&mut self) {
+        self.0.shared.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::Builder::new()
+            .name("plugin-ticks".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.tick(&engine)
+            })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    fn begin_call(&self) {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        self.shared.begun.fetch_add(1, Ordering::Relaxed);
+        // Sequentially consistent with `tick`: either this sees that it sleeps, or it sees the call.
+        if self.shared.sleeping.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            // It can not have panicked: it only counts and sleeps.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn tick(&self, engine: &Engine) {
+        let (mut idle_ticks, mut begun_before) = (0, 0);
+        while !self.stop.load(Ordering::SeqCst) {
+            let begun = self.begun.load(Ordering::Relaxed);
+            let idle = begun == begun_before && self.running.load(Ordering::SeqCst) == 0;
+            idle_ticks = if idle { idle_ticks + 1 } else { 0 };
+            begun_before = begun;
+            if idle_ticks >= IDLE_TICKS {
+                self.sleep_until_a_call();
+                idle_ticks = 0;
+            }
+            thread::sleep(TICK);
+            engine.increment_epoch();
+        }
+    }
+
+    fn sleep_until_a_call(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+        while self.running.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+}

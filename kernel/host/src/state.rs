@@ -1,0 +1,172 @@
+//! What the store of an instance holds: the view of the call that runs, and what it has used.
+
+use core::fmt;
+
+use folkmoot_core::plugin::FaultKind;
+use wasmtime::ResourceLimiter;
+
+use crate::limits::{CallLimits, LOG_LINE_BYTES_MAX};
+use crate::view::CallView;
+
+/// The data of an instance's store.
+pub(crate) struct CallState<V> {
+    /// The transaction; none in `describe` and `configure`.
+    view: Option<V>,
+    limits: CallLimits,
+    host_calls: u32,
+    written_bytes: usize,
+    /// The last line that the call has logged: after a panic, its text.
+    last_line: Option<String>,
+    pub(crate) memory: MemoryLimit,
+}
+
+/// Why the host ends a call. Wasmtime carries it out of the guest as the cause of its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// More host calls than are granted.
+    HostCalls { limit: u32 },
+    /// More bytes written than are granted.
+    Writes { limit: usize },
+    /// A call to the kernel where there is no transaction.
+    NoTransaction,
+}
+
+impl Stop {
+    pub(crate) const fn kind(self) -> FaultKind {
+        match self {
+            Self::HostCalls { .. } => FaultKind::HostCalls,
+            Self::Writes { .. } => FaultKind::TooLarge,
+            Self::NoTransaction => FaultKind::Contract,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostCalls { limit } => write!(f, "more than {limit} host calls"),
+            Self::Writes { limit } => write!(f, "more than {limit} bytes of writes"),
+            Self::NoTransaction => {
+                f.write_str("describe and configure may call nothing but the log")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Stop {}
+
+impl<V: CallView> CallState<V> {
+    pub(crate) fn new(limits: CallLimits) -> Self {
+        Self {
+            view: None,
+            limits,
+            host_calls: 0,
+            written_bytes: 0,
+            last_line: None,
+            memory: MemoryLimit {
+                bytes: 0,
+                bytes_max: limits.memory_bytes,
+                denied: false,
+            },
+        }
+    }
+
+    /// Begins a call: what the last one has used is forgotten.
+    pub(crate) fn begin(&mut self, view: Option<V>) {
+        self.view = view;
+        self.host_calls = 0;
+        self.written_bytes = 0;
+        self.last_line = None;
+        self.memory.denied = false;
+    }
+
+    /// Ends a call, and gives the view back.
+    pub(crate) fn end(&mut self) -> Option<V> {
+        self.view.take()
+    }
+
+    /// The last line that the call has logged.
+    pub(crate) fn last_line(&self) -> Option<&str> {
+        self.last_line.as_deref()
+    }
+
+    /// Counts a host call and gives the transaction.
+    pub(crate) fn enter(&mut self) -> Result<&mut V, Stop> {
+        self.count()?;
+        self.view.as_mut().ok_or(Stop::NoTransaction)
+    }
+
+    /// As [`CallState::enter`], for one that writes so many bytes.
+    pub(crate) fn enter_to_write(&mut self, bytes: usize) -> Result<&mut V, Stop> {
+        self.written_bytes = self.written_bytes.saturating_add(bytes);
+        if self.written_bytes > self.limits.write_bytes {
+            return Err(Stop::Writes {
+                limit: self.limits.write_bytes,
+            });
+        }
+        self.enter()
+    }
+
+    /// A line for the operator's log.
+    pub(crate) fn log(&mut self, mut message: String) -> Result<(), Stop> {
+        self.count()?;
+        message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        match &mut self.view {
+            Some(view) => view.log(&message),
+            None => tracing::info!(target: "folkmoot::plugin", "{message}"),
+        }
+        self.last_line = Some(message);
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<(), Stop> {
+        self.host_calls += 1;
+        if self.host_calls > self.limits.host_calls {
+            return Err(Stop::HostCalls {
+                limit: self.limits.host_calls,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Counts the linear memories of an instance together.
+pub(crate) struct MemoryLimit {
+    bytes: usize,
+    bytes_max: usize,
+    /// Whether growth was denied in this call: a guest that gives up then has run out of memory.
+    denied: bool,
+}
+
+impl MemoryLimit {
+    pub(crate) fn was_denied(&self) -> bool {
+        self.denied
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+        if bytes > self.bytes_max {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        _desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // The pool has a limit for each table.
+        Ok(true)
+    }
+}
