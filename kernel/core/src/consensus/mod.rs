@@ -213,7 +213,13 @@ impl Consensus {
     /// A peer's message. Messages may be lost, late, doubled and out of order; `from` must be
     /// authenticated.
     pub fn handle_message(&mut self, now: Tick, from: MemberId, message: ConsensusMessage) {
-        self.begin(now);
+        match message {
+            ConsensusMessage::AppendReply { .. } | ConsensusMessage::HeartbeatReply { .. } => {
+                // `hear_follower` asks for the quorum, once it has counted this answer.
+                self.now = self.now.max(now);
+            }
+            _ => self.begin(now),
+        }
         match message {
             ConsensusMessage::VoteRequest {
                 term,

@@ -126,6 +126,7 @@ impl Progress {
         }
         if index > self.match_index {
             self.match_index = index;
+            self.verified = self.verified.max(index);
             self.moved_at = now;
         }
         while self

@@ -295,7 +295,8 @@ impl Consensus {
             progress.acked_round = progress.acked_round.max(round);
             progress.contact = progress.contact.max(sent_at);
         }
-        true
+        self.check_quorum();
+        self.leads()
     }
 
     pub(super) fn handle_append_reply(
@@ -326,6 +327,7 @@ impl Consensus {
         }
         self.advance_commit();
         self.send_appends(from);
+        self.tell_commit();
         self.finish_transfer();
         self.complete_reads();
     }
@@ -386,7 +388,8 @@ impl Consensus {
         self.complete_reads();
     }
 
-    /// Tells the commit index to the peers to which no append has just carried it.
+    /// Tells the commit index to the peers to which no append has just carried it, as far as they
+    /// may know of it.
     fn tell_commit(&mut self) {
         let Standing::Leader(leader) = &mut self.standing else {
             return;

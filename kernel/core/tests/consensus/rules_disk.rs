@@ -1,0 +1,358 @@
+//! What is durable, what is lost, and who is believed after it (rules R17, R21, R23, R25).
+
+use bytes::Bytes;
+use folkmoot_core::consensus::{Action, Consensus, RecoverError, RecoveredLog, bootstrap_entry};
+use folkmoot_core::log::LogRecord;
+use folkmoot_proto::peer::{AppendConflict, ConsensusMessage};
+use folkmoot_proto::{LogIndex, Zxid};
+
+use crate::fixtures::*;
+
+fn uncounted_ok(in_term: u64, matched: u64) -> ConsensusMessage {
+    ConsensusMessage::AppendReply {
+        term: term(in_term),
+        round: 1,
+        result: Ok(index(matched)),
+        counts: false,
+    }
+}
+
+/// R17: entries are acknowledged when they are on disk, all at once.
+#[test]
+fn r17_an_acknowledgement_waits_for_the_disk() {
+    let mut machine = follower(3, &[3]);
+    machine.handle_message(at(0), member(2), append(3, (2, 3), 0, &[entry(3, 3)]));
+    let first = drain(&mut machine);
+    machine.handle_message(at(0), member(2), append(3, (3, 3), 0, &[entry(4, 3)]));
+    let second = drain(&mut machine);
+    assert_eq!((sent(&first), sent(&second)), (vec![], vec![]));
+    machine.handle_durable(at(1), persist_id(&first));
+    assert_eq!(sent(&drain(&mut machine)), [(2, append_ok(3, 1, 3))]);
+    machine.handle_durable(at(2), persist_id(&second));
+    assert_eq!(sent(&drain(&mut machine)), [(2, append_ok(3, 1, 4))]);
+}
+
+/// R17: that a truncated entry has reached the disk says nothing of the one in its place.
+#[test]
+fn r17_durability_is_of_the_log_as_it_is() {
+    let mut machine = follower(3, &[3]);
+    let old = [entry(3, 3), entry(4, 3)];
+    machine.handle_message(at(0), member(2), append(3, (2, 3), 0, &old));
+    let of_old = persist_id(&drain(&mut machine));
+    machine.handle_message(at(1), member(3), append(5, (2, 3), 0, &[entry(3, 5)]));
+    let of_new = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(2), of_old);
+    assert_eq!(machine.status().durable_index, index(2));
+    machine.handle_durable(at(3), of_new);
+    assert_eq!(machine.status().durable_index, index(3));
+    let sent = sent(&drain(&mut machine));
+    assert_eq!(sent, [2, 3].map(|matched| (3, append_ok(5, 1, matched))));
+}
+
+/// R17: what is committed is handed to execution once it is on this disk, and the term in which
+/// that was learnt, too.
+#[test]
+fn r17_committed_entries_are_handed_out_when_durable() {
+    let mut machine = follower(3, &[3]);
+    machine.handle_message(at(0), member(2), append(3, (2, 3), 3, &[entry(3, 3)]));
+    let actions = drain(&mut machine);
+    assert_eq!(machine.status().commit_index, index(3));
+    assert_eq!(committed(&actions), [1, 2]);
+    machine.handle_durable(at(1), persist_id(&actions));
+    assert_eq!(committed(&drain(&mut machine)), [3]);
+
+    let mut machine = follower(3, &[3]);
+    machine.handle_message(at(0), member(2), append(4, (2, 3), 2, &[]));
+    let actions = drain(&mut machine);
+    assert!(committed(&actions).is_empty());
+    machine.handle_durable(at(1), persist_id(&actions));
+    assert_eq!(committed(&drain(&mut machine)), [1, 2]);
+}
+
+/// What is applied already is not handed out again; what is not in memory is read back.
+#[test]
+fn committed_entries_follow_what_is_applied() {
+    let mut recovered = log(3, 3, &[2, 2, 3, 3]);
+    recovered.recent.drain(..3);
+    recovered.applied = index(1);
+    let mut machine = recover(1, recovered);
+    machine.handle_message(at(0), member(2), append(3, (5, 3), 5, &[]));
+    let actions = drain(&mut machine);
+    let Some(Action::ReadLog { id, from, to, .. }) = actions
+        .iter()
+        .find(|action| matches!(action, Action::ReadLog { .. }))
+    else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((from.0, to.0), (2, 3));
+    let entries = vec![entry(2, 2), entry(3, 2)];
+    let read = folkmoot_core::consensus::LogRead { id: *id, entries };
+    machine.handle_log_read(at(1), read);
+    assert_eq!(committed(&drain(&mut machine)), [2, 3, 4, 5]);
+}
+
+/// R21: entry 1 is the bootstrap file, byte for byte, and is written first.
+#[test]
+fn r21_a_new_member_writes_entry_1_first() {
+    let mut machine = Consensus::bootstrap(config(1), bootstrap(3), 1, at(0)).unwrap();
+    let actions = drain(&mut machine);
+    let first = bootstrap_entry(bootstrap(3));
+    assert_eq!(records(&actions), [LogRecord::Entry(first)]);
+    let voters: Vec<u64> = machine
+        .status()
+        .voters
+        .iter()
+        .map(|voter| voter.0)
+        .collect();
+    assert_eq!(voters, [1, 2, 3]);
+}
+
+#[test]
+fn r21_a_log_that_does_not_name_this_member_is_refused() {
+    let refused = Consensus::recover(config(4), log(3, 3, &[3]), 1, at(0));
+    assert!(matches!(refused, Err(RecoverError::NotAMember { .. })));
+    let refused = Consensus::bootstrap(config(1), Bytes::from_static(b"{}"), 1, at(0));
+    assert!(matches!(refused, Err(RecoverError::Bootstrap(_))));
+    let mut beyond = log(3, 3, &[3]);
+    beyond.applied = index(3);
+    let refused = Consensus::recover(config(1), beyond, 1, at(0));
+    assert!(matches!(refused, Err(RecoverError::Inconsistent { .. })));
+    let refused = Consensus::recover(config(1), log(3, 2, &[3]), 1, at(0));
+    assert!(matches!(refused, Err(RecoverError::Inconsistent { .. })));
+}
+
+fn wiped() -> RecoveredLog {
+    RecoveredLog {
+        bootstrap: Bytes::new(),
+        recent: vec![],
+        term_runs: vec![],
+        last_index: LogIndex::ZERO,
+        last_zxid: Zxid::ZERO,
+        wiped: true,
+        ..log(3, 0, &[])
+    }
+}
+
+/// R21: a wiped member gets the log from entry 1 on and applies it; it neither stands nor votes,
+/// and says of all its answers that they do not count.
+#[test]
+fn r21_a_wiped_member_receives_and_does_not_vote() {
+    let mut machine = recover(1, wiped());
+    assert_eq!(machine.poll_timeout(), None);
+    machine.handle_message(at(0), member(2), append(4, (2, 4), 2, &[]));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(1), write);
+    let answer = ConsensusMessage::AppendReply {
+        term: term(4),
+        round: 1,
+        result: Err(AppendConflict {
+            prev_index: index(2),
+            term: None,
+            first_index: index(1),
+        }),
+        counts: false,
+    };
+    assert_eq!(sent(&drain(&mut machine)), [(2, answer)]);
+    machine.handle_message(at(2), member(2), append(4, (0, 0), 2, &entries(3, &[4])));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(3), write);
+    let actions = drain(&mut machine);
+    assert_eq!(sent(&actions), [(2, uncounted_ok(4, 2))]);
+    assert_eq!(committed(&actions), [1, 2]);
+    assert_eq!(machine.status().voters.len(), 3);
+    assert!(!machine.status().may_vote);
+    assert_eq!(machine.poll_timeout(), None);
+    machine.handle_message(at(9000), member(3), vote_request(9, true, (9, 8)));
+    assert_eq!(
+        sent(&drain(&mut machine)),
+        [(3, vote_reply(4, true, false))]
+    );
+    machine.handle_message(at(9000), member(3), vote_request(9, false, (9, 8)));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(9001), write);
+    assert_eq!(
+        sent(&drain(&mut machine)),
+        [(3, vote_reply(9, false, false))]
+    );
+}
+
+/// R21, R23: a leader sends to a member that does not count, and counts without it.
+#[test]
+fn r23_answers_that_do_not_count_are_not_counted() {
+    let (mut machine, write) = leader(3, &[3]);
+    machine.handle_durable(at(1000), write);
+    drain(&mut machine);
+    machine.read_barrier(at(1000), context(1, 1));
+    drain(&mut machine);
+    let beat = ConsensusMessage::HeartbeatReply {
+        term: term(4),
+        round: 2,
+        verified: index(3),
+        counts: false,
+    };
+    machine.handle_message(at(1001), member(2), beat);
+    machine.handle_message(at(1001), member(2), uncounted_ok(4, 3));
+    assert_eq!(machine.status().commit_index, LogIndex::ZERO);
+    assert_eq!(machine.status().peers[0].match_index, index(3));
+    assert_eq!(drain(&mut machine), []);
+    machine.handle_timeout(at(1500));
+    assert_eq!(
+        machine.status().role,
+        folkmoot_core::consensus::Role::Follower
+    );
+}
+
+/// A peer that acknowledged entries and then lost its disk is sent them again.
+#[test]
+fn r21_a_peer_that_was_wiped_is_sent_everything_again() {
+    let mut machine = settled_leader(3, &[3]);
+    let beat = |round| ConsensusMessage::HeartbeatReply {
+        term: term(4),
+        round,
+        verified: LogIndex::ZERO,
+        counts: false,
+    };
+    machine.handle_timeout(at(1300));
+    machine.handle_message(at(1300), member(3), append_ok(4, 2, 3));
+    drain(&mut machine);
+    machine.handle_message(at(1301), member(2), beat(2));
+    assert_eq!(
+        sent(&drain(&mut machine)).len(),
+        1,
+        "a probe behind what it had"
+    );
+    let conflict = ConsensusMessage::AppendReply {
+        term: term(4),
+        round: 2,
+        result: Err(AppendConflict {
+            prev_index: index(3),
+            term: None,
+            first_index: index(1),
+        }),
+        counts: false,
+    };
+    machine.handle_message(at(1302), member(2), conflict);
+    let sent = sent(&drain(&mut machine));
+    let [
+        (
+            2,
+            ConsensusMessage::Append {
+                prev_index,
+                entries,
+                ..
+            },
+        ),
+    ] = sent.as_slice()
+    else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((prev_index.0, entries.len()), (0, 3));
+    assert_eq!(machine.status().commit_index, index(3));
+}
+
+/// R23: a member that lost data below its durable mark raises its term, so that the others elect a
+/// leader without it; once its log matches that leader's through an entry of the leader's term it
+/// says so on disk, and counts from then on.
+#[test]
+fn r23_a_damaged_member_counts_when_a_leader_elected_without_it_has_repaired_it() {
+    let mut damaged = log(3, 4, &[3]);
+    damaged.damaged_up_to = Some(index(6));
+    let mut machine = recover(1, damaged);
+    let raised = LogRecord::HardState {
+        term: term(5),
+        vote: None,
+    };
+    let actions = drain(&mut machine);
+    assert_eq!(records(&actions), [raised]);
+    machine.handle_durable(at(0), persist_id(&actions));
+    assert_eq!(machine.poll_timeout(), None);
+    // The leader of term 4, which may rest on acknowledgements that are lost, is deposed.
+    machine.handle_message(at(1), member(2), heartbeat(4, 2, 9));
+    let [(2, ConsensusMessage::HeartbeatReply { term: told, .. })] = sent(&drain(&mut machine))[..]
+    else {
+        panic!("no answer");
+    };
+    assert_eq!(told, term(5));
+    machine.handle_message(at(2), member(3), vote_request(6, true, (9, 4)));
+    assert_eq!(
+        sent(&drain(&mut machine)),
+        [(3, vote_reply(5, true, false))]
+    );
+    // The leader of term 6 sends what was lost, first entries of earlier terms alone.
+    machine.handle_message(at(3), member(3), append(6, (2, 3), 0, &[entry(3, 4)]));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(4), write);
+    let actions = drain(&mut machine);
+    assert_eq!(sent(&actions), [(3, uncounted_ok(6, 3))]);
+    assert_eq!(records(&actions), []);
+    machine.handle_message(at(5), member(3), append(6, (3, 4), 0, &[no_op(4, 6, 3)]));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(6), write);
+    let actions = drain(&mut machine);
+    assert_eq!(sent(&actions), [(3, uncounted_ok(6, 4))]);
+    assert_eq!(records(&actions), [LogRecord::Repaired { up_to: index(6) }]);
+    assert!(!machine.status().may_vote);
+    machine.handle_durable(at(7), persist_id(&actions));
+    assert_eq!(sent(&drain(&mut machine)), [(3, append_ok(6, 1, 4))]);
+    assert!(machine.status().may_vote);
+}
+
+/// R25: a snapshot counts when its record is durable; execution goes on behind it.
+#[test]
+fn r25_a_snapshot_counts_when_its_record_is_durable() {
+    let mut machine = follower(5, &[3]);
+    machine.handle_message(at(0), member(2), heartbeat(5, 0, 1));
+    drain(&mut machine);
+    let meta = meta(3, 50, 4, 70);
+    assert!(machine.snapshot_installed(at(1), term(5), meta.clone()));
+    let actions = drain(&mut machine);
+    let record = LogRecord::SnapshotInstalled { meta: meta.clone() };
+    assert_eq!(records(&actions), [record]);
+    assert_eq!(
+        machine.status().durable_index,
+        LogIndex::ZERO,
+        "nothing was committed here"
+    );
+    machine.handle_message(at(2), member(2), append(5, (50, 4), 51, &[entry(51, 5)]));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(3), persist_id(&actions));
+    let installed = drain(&mut machine);
+    assert_eq!(
+        installed,
+        [
+            Action::SnapshotInstalled { meta: meta.clone() },
+            Action::Send {
+                to: member(2),
+                message: append_ok(5, 1, 50)
+            }
+        ]
+    );
+    machine.handle_durable(at(4), write);
+    assert_eq!(committed(&drain(&mut machine)), [51]);
+    assert!(
+        !machine.snapshot_installed(at(5), term(5), meta),
+        "it is old"
+    );
+}
+
+/// A snapshot of what the log holds is not needed: it would take acknowledged entries away.
+#[test]
+fn r25_a_snapshot_takes_no_acknowledged_entries_away() {
+    let mut machine = follower(5, &[3, 4, 4, 4]);
+    assert!(!machine.snapshot_installed(at(1), term(5), meta(3, 3, 4, 3)));
+    assert_eq!(machine.last_appended(), index(5));
+    assert!(machine.snapshot_installed(at(1), term(5), meta(3, 3, 5, 3)));
+    assert_eq!(machine.last_appended(), index(3));
+}
+
+/// A leader of an earlier term than the snapshot's may not have what is in it.
+#[test]
+fn r25_a_snapshot_brings_the_term_of_its_offer() {
+    let mut machine = follower(5, &[3]);
+    machine.handle_message(at(0), member(2), append(5, (2, 3), 0, &[]));
+    assert!(machine.snapshot_installed(at(1), term(6), meta(3, 50, 4, 70)));
+    assert_eq!(machine.status().term, term(6));
+    drain(&mut machine);
+    machine.handle_message(at(2), member(2), append(5, (49, 4), 0, &[entry(50, 5)]));
+    assert_eq!(machine.last_appended(), index(50));
+}
