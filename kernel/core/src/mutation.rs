@@ -56,6 +56,8 @@ mutations! {
     ExecuteBeforeOwnEntry = "R4",
     /// A batch is proposed though its bytes do not decode to what was applied.
     ProposeUnchecked = "R5",
+    /// An effect on a node whose precondition does not hold is skipped.
+    ApplyTolerantly = "R6",
     /// A mount over its share, or with an open breaker, is called all the same.
     NoThrottle = "R7",
     /// The log clock of a new leader is its monotonic clock.
@@ -80,8 +82,20 @@ mutations! {
     ExpiredByHearsay = "R15",
     /// Touches are accepted without a quorum round.
     TouchWithoutQuorum = "R16",
+    /// Checkpoints leave out the completions that sessions have not acknowledged.
+    CheckpointWithoutCompletions = "R26",
+    /// The state hash keeps what was removed.
+    HashKeepsRemoved = "R27",
     /// Replies overtake the events of their transaction.
     ReplyBeforeEvents = "R28",
+    /// A watch that resumes from a zxid is told of that transaction again.
+    ResumeInclusive = "R29",
+    /// Progress is marked on watches that are not told everything up to it.
+    ProgressAhead = "R29",
+    /// A watch whose history is gone begins with what is left.
+    SkipCompacted = "R30",
+    /// Watches go on over an installed snapshot.
+    WatchesOverSnapshot = "R30",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

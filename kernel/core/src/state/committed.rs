@@ -17,6 +17,7 @@ use super::tree::{NodeId, Tree};
 use super::value::{Counters, Directory, Node, NodeFixed, Value};
 use super::view::View;
 use super::views::Views;
+use crate::mutation::{self, Mutation};
 
 /// The replicated state, as far as this member has applied the log.
 #[derive(Debug)]
@@ -228,7 +229,10 @@ impl Store for State {
         let before = self.records.get(&key);
         self.counters.count(&key, before, value.as_ref());
         if key.is_record() {
-            if let Some(before) = before {
+            let is_kept = value.is_none() && mutation::is_on(Mutation::HashKeepsRemoved);
+            if let Some(before) = before
+                && !is_kept
+            {
                 let hash = hash_record(&key, before, &mut self.buffer);
                 self.records_hash = self.records_hash.wrapping_sub(hash);
             }
@@ -242,7 +246,9 @@ impl Store for State {
                 self.records_hash = self.records_hash.wrapping_add(hash);
                 bytes = self.buffer.len();
             }
-            if self.dirty.insert(key.clone()) {
+            let is_left_out = matches!(key, Key::Completion(..))
+                && mutation::is_on(Mutation::CheckpointWithoutCompletions);
+            if !is_left_out && self.dirty.insert(key.clone()) {
                 self.dirty_bytes += bytes;
             }
         }

@@ -57,6 +57,8 @@ struct Tip {
     zxid: Zxid,
     log_time: LogTime,
     counters: Counters,
+    /// Whether it is whole.
+    finished: bool,
 }
 
 /// A point to which what was executed can be taken back.
@@ -102,7 +104,8 @@ impl Speculative {
         self.overlay.txns.len()
     }
 
-    /// Applies one effect of the transaction at `stamp`, which is the last one executed or the next.
+    /// Applies one effect of the transaction at `stamp`: the next one, or the one that was begun by
+    /// the effect before and is not finished.
     ///
     /// # Errors
     ///
@@ -120,7 +123,11 @@ impl Speculative {
     /// As [`Speculative::apply_effect`].
     pub fn finish_txn(&mut self, stamp: Stamp, txn: &Txn) -> Result<(), ApplyError> {
         self.begin(stamp)?;
-        finish_txn(self, stamp, txn)
+        finish_txn(self, stamp, txn)?;
+        if let Some(tip) = &mut self.overlay.tip {
+            tip.finished = true;
+        }
+        Ok(())
     }
 
     /// Applies a whole transaction, by the same code as the replicas (rule R5).
@@ -194,10 +201,11 @@ impl Speculative {
 
     fn begin(&mut self, stamp: Stamp) -> Result<(), ApplyError> {
         let (zxid, log_time) = (self.zxid(), self.log_time());
-        if self.overlay.tip.is_some() && stamp.zxid == zxid {
+        let open = self.overlay.tip.filter(|tip| !tip.finished);
+        if open.is_some_and(|tip| tip.zxid == stamp.zxid) {
             return Ok(());
         }
-        if stamp.zxid != zxid.next() {
+        if open.is_some() || stamp.zxid != zxid.next() {
             return Err(ApplyError::NotNextTxn {
                 expected: zxid.next(),
                 got: stamp.zxid,
@@ -213,6 +221,7 @@ impl Speculative {
             zxid: stamp.zxid,
             log_time: stamp.log_time,
             counters: self.counters(),
+            finished: false,
         });
         self.overlay.txns.push_back(stamp.zxid);
         Ok(())

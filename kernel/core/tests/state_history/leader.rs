@@ -1,7 +1,7 @@
 //! A leader in small: makes random transactions that hold on what it has executed so far.
 
 use bytes::Bytes;
-use folkmoot_core::state::{Speculative, Stamp, State, View};
+use folkmoot_core::state::{AppliedTxn, Speculative, Stamp, State, View};
 use folkmoot_proto::batch::{BatchHeader, Completion, Origin, Txn};
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::codec::Compact;
@@ -10,20 +10,12 @@ use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{
-    ClusterId, Digest, LogTime, MemberId, MountId, RequestId, SecretHash, SessionId, Term, Ticket,
-    WallTime, Zxid, split_last,
+    ClusterId, Digest, LogIndex, LogTime, MemberId, MountId, RequestId, SecretHash, SessionId,
+    Term, Ticket, WallTime, Zxid, split_last,
 };
 
 /// Choices of a random history: each step is a kind and three numbers.
 pub(crate) type Step = (u8, u8, u8, u8);
-
-/// What a step did.
-pub(crate) enum Done {
-    /// A transaction is in the overlay.
-    Executed,
-    /// The step does not hold on this state.
-    Nothing,
-}
 
 pub(crate) fn bootstrap() -> Bytes {
     let members = [1, 2, 3].map(|id| BootstrapMember {
@@ -35,7 +27,10 @@ pub(crate) fn bootstrap() -> Bytes {
         cluster: ClusterId([7; 16]),
         created: WallTime(1_000),
         members: members.into(),
-        limits: Limits::default(),
+        limits: Limits {
+            views_max: 7,
+            ..Limits::default()
+        },
     };
     bootstrap.to_bytes().into()
 }
@@ -59,7 +54,7 @@ pub(crate) struct Leader {
 impl Leader {
     pub(crate) fn new() -> Self {
         let entry = Entry {
-            index: folkmoot_proto::LogIndex(1),
+            index: LogIndex(1),
             term: Term(1),
             last_zxid: Zxid::ZERO,
             kind: EntryKind::Bootstrap,
@@ -95,7 +90,7 @@ impl Leader {
         let txns: Vec<_> = self.pending.drain(..).map(|txn| txn.to_compact()).collect();
         let last = self.state.zxid();
         self.entries.push(Entry {
-            index: folkmoot_proto::LogIndex(self.entries.len() as u64 + 1),
+            index: LogIndex(self.entries.len() as u64 + 1),
             term: self.header.term,
             last_zxid: last,
             kind: EntryKind::Batch,
@@ -107,21 +102,19 @@ impl Leader {
     }
 
     /// Applies the next entry to the leader's own base.
-    pub(crate) fn apply_one(&mut self) {
-        let Some(entry) = self.entries.get(self.applied) else {
-            return;
-        };
+    pub(crate) fn apply_one(&mut self) -> Option<Vec<AppliedTxn>> {
+        let entry = self.entries.get(self.applied)?;
         self.applied += 1;
-        if let Err(error) = self.state.base_mut().apply_entry(entry) {
-            panic!("{error} in {entry:?}");
-        }
+        let applied = match self.state.base_mut().apply_entry(entry) {
+            Ok(applied) => applied,
+            Err(error) => panic!("{error} in {entry:?}"),
+        };
         self.state.commit_through(entry.last_zxid);
+        Some(applied)
     }
 
     pub(crate) fn apply_all(&mut self) {
-        while self.applied < self.entries.len() {
-            self.apply_one();
-        }
+        while self.apply_one().is_some() {}
     }
 
     /// Loses leadership: what is in no entry is gone.
@@ -131,16 +124,30 @@ impl Leader {
         self.pending.clear();
     }
 
-    pub(crate) fn execute(&mut self, step: Step) -> Done {
-        let Some(txn) = self.transaction(step) else {
-            return Done::Nothing;
-        };
+    /// Executes a step, if it makes a transaction that holds.
+    pub(crate) fn execute(&mut self, step: Step) {
+        if let Some(txn) = self.transaction(step) {
+            self.execute_txn(txn);
+        }
+    }
+
+    pub(crate) fn execute_txn(&mut self, txn: Txn) {
         let stamp = self.stamp();
         match self.state.apply_txn(stamp, &txn) {
             Ok(()) => self.pending.push(txn),
             Err(error) => panic!("{error} in {txn:?}"),
         }
-        Done::Executed
+    }
+
+    /// The next entry as a leader with another state would make it, of this transaction.
+    pub(crate) fn forge(&self, txn: Txn) -> Entry {
+        Entry {
+            index: LogIndex(self.entries.len() as u64 + 1),
+            term: self.header.term,
+            last_zxid: self.state.zxid().next(),
+            kind: EntryKind::Batch,
+            payload: self.header.encode_with(&[txn.to_compact()]).into(),
+        }
     }
 
     /// A transaction that holds on the state as it is executed.

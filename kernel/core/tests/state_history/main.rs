@@ -5,6 +5,8 @@
 
 mod leader;
 mod model;
+mod strict;
+mod watches;
 
 use std::collections::BTreeMap;
 
@@ -50,7 +52,7 @@ proptest! {
             leader.execute(step);
             match step.0 % 16 {
                 15 => leader.cut(),
-                14 => leader.apply_one(),
+                14 => drop(leader.apply_one()),
                 13 if step.1 % 8 == 0 => leader.depose(),
                 _ => {}
             }

@@ -25,6 +25,7 @@ use self::history::History;
 use self::scopes::Scopes;
 use self::watcher::Watcher;
 use super::StreamId;
+use crate::mutation::{self, Mutation};
 use crate::state::{AppliedTxn, NodeChange, State};
 
 /// A watch of a session's stream.
@@ -213,6 +214,10 @@ impl Watches {
     /// Ends all watches, since the state was replaced by a snapshot at `applied` (rule R30): what
     /// happened between is in no history here.
     pub fn snapshot_installed(&mut self, applied: Zxid) {
+        if mutation::is_on(Mutation::WatchesOverSnapshot) {
+            self.applied = applied;
+            return;
+        }
         self.history.restart(applied);
         self.applied = applied;
         self.scopes = Scopes::default();

@@ -7,6 +7,7 @@ use folkmoot_proto::limits::CHUNK_BYTES_MAX;
 use super::scopes::concerns;
 use super::watcher::Phase;
 use super::{Queued, WatcherKey, Watches};
+use crate::mutation::{self, Mutation};
 use crate::state::{NodeChange, State, ViewId};
 
 /// What a frame, and each change or node in one, takes beside its texts and values. No more than
@@ -67,7 +68,9 @@ impl Watches {
         let Some(watcher) = self.watchers.get_mut(&key) else {
             return;
         };
-        if watcher.phase != Phase::Live || watcher.position >= applied || watcher.queued_bytes > 0 {
+        let is_ready = watcher.phase == Phase::Live && watcher.queued_bytes == 0;
+        let is_ready = is_ready || mutation::is_on(Mutation::ProgressAhead);
+        if !is_ready || watcher.position >= applied {
             return;
         }
         watcher.position = applied;
@@ -117,6 +120,7 @@ impl Watches {
     }
 
     fn tell_snapshot(&mut self, state: &mut State, key: WatcherKey, view: ViewId) {
+        let chunk_bytes = self.chunk_bytes();
         let Some(watcher) = self.watchers.get_mut(&key) else {
             return;
         };
@@ -133,7 +137,7 @@ impl Watches {
                 data: data.to_vec(),
                 stat: node.stat,
             });
-            bytes < CHUNK_BYTES_MAX
+            bytes < chunk_bytes
         });
         if last {
             state.close_view(view);
@@ -155,7 +159,7 @@ impl Watches {
         };
         let with_data = watcher.with_data;
         let floor = self.history.floor();
-        if watcher.position < floor {
+        if watcher.position < floor && !mutation::is_on(Mutation::SkipCompacted) {
             return self.end(state, key, WatchEnd::Compacted { floor });
         }
         let mut position = watcher.position;
@@ -208,7 +212,7 @@ impl Watches {
         while changes.peek().is_some() {
             let mut bytes = FIXED_BYTES;
             let mut chunk = Vec::new();
-            while bytes < CHUNK_BYTES_MAX
+            while bytes < self.chunk_bytes()
                 && let Some(change) = changes.next()
             {
                 bytes += change_bytes(change, with_data);
@@ -231,6 +235,11 @@ impl Watches {
             };
             self.push(key, frame, bytes);
         }
+    }
+
+    /// Bytes of a frame, about: a watcher that is behind is told some frames ahead.
+    fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES_MAX.min(self.budget as usize / 4)
     }
 
     fn push(&mut self, key: WatcherKey, frame: ServerFrame, bytes: usize) {

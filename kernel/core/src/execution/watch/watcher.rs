@@ -3,6 +3,7 @@
 use folkmoot_proto::Zxid;
 use folkmoot_proto::client::{Watch, WatchScope};
 
+use crate::mutation::{self, Mutation};
 use crate::state::{Span, ViewId};
 
 /// A watch of one client.
@@ -35,6 +36,10 @@ pub(super) enum Phase {
 
 impl Watcher {
     pub(super) fn new(watch: &Watch, serial: u64, applied: Zxid) -> Self {
+        let mut position = watch.from.unwrap_or(applied);
+        if mutation::is_on(Mutation::ResumeInclusive) {
+            position.0 = position.0.saturating_sub(1);
+        }
         Self {
             serial,
             path: watch.path.clone(),
@@ -45,7 +50,7 @@ impl Watcher {
             } else {
                 Phase::CatchingUp
             },
-            position: watch.from.unwrap_or(applied),
+            position,
             queued_bytes: 0,
         }
     }

@@ -16,6 +16,7 @@ pub use error::{ApplyError, NodeProblem};
 use super::applied::NodeChange;
 use super::store::Store;
 use super::value::{Mount, Timer, Wait};
+use crate::mutation::{self, Mutation};
 
 /// Where and when a transaction takes place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,18 @@ pub struct Stamp {
 /// Applies one effect. After an error nothing of it is left, save in an overlay that is rolled back.
 /// What it did to the kernel's own nodes is appended to `changes`.
 pub(crate) fn apply_effect<S: Store>(
+    store: &mut S,
+    stamp: Stamp,
+    effect: &Effect,
+    changes: &mut Vec<NodeChange>,
+) -> Result<(), ApplyError> {
+    match apply_strictly(store, stamp, effect, changes) {
+        Err(ApplyError::Node { .. }) if mutation::is_on(Mutation::ApplyTolerantly) => Ok(()),
+        applied => applied,
+    }
+}
+
+fn apply_strictly<S: Store>(
     store: &mut S,
     stamp: Stamp,
     effect: &Effect,
