@@ -8,8 +8,6 @@
 mod lease;
 mod reads;
 mod requests;
-#[cfg(test)]
-mod tests;
 mod watches;
 
 use std::collections::VecDeque;

@@ -133,6 +133,18 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The mark that this member has begun can not be written (rule R21).
+    #[error(
+        "can not write {}: {source}. It tells a first start from one on a lost folder: \
+         keep the bootstrap file where this member may write",
+        path.display()
+    )]
+    Mark {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A thread or a runtime could not be made.
     #[error("can not start the {what}: {source}")]
     Thread {
@@ -165,6 +177,9 @@ pub enum RunError {
         /// What was found.
         reason: String,
     },
+    /// Something did not end in time after the member was told to stop.
+    #[error("the member did not stop in time: a write to its disk is stuck")]
+    Stuck,
     /// A thread ended with a panic; its text is in the log.
     #[error("the {thread} thread ended with a panic: this is a defect, please report it")]
     Panicked {

@@ -6,13 +6,26 @@
 //! and syncs. Checkpoints, snapshots and compilation are on others. On every thread the loop is the
 //! same: take all events there are, read the clock, step, then flush once.
 
+mod checkpoint;
+mod clock;
 pub mod config;
+mod data;
 mod error;
+mod execution;
+mod fatal;
+mod folder;
+mod log;
+mod network;
+mod plugins;
 mod server;
+mod snapshots;
+mod state_access;
+mod threads;
 pub mod tls;
 mod transport;
 
 pub use config::{ConfigError, ServerConfig};
 pub use error::{RunError, StartError};
+pub use folkmoot_host::Compiler;
 pub use server::{CheckpointPolicy, Server, ServerOptions};
 pub use transport::EndpointError;

@@ -6,13 +6,20 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
+use folkmoot_host::Compiler;
 use folkmoot_proto::MemberId;
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
+use tokio::sync::oneshot;
 
 use crate::config::{Endpoint, ServerConfig};
 use crate::error::{RunError, StartError};
+use crate::fatal::Fatal;
+use crate::threads::{self, Threads};
 use crate::tls::Identity;
-use crate::transport::{self, Carries};
+use crate::{data, transport};
+
+/// A member that stops has closed everything within this, or a thread is stuck.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process decides about the member that it runs, beyond the configuration file.
 #[derive(Debug, Default)]
@@ -23,6 +30,9 @@ pub struct ServerOptions {
     pub client_socket: Option<UdpSocket>,
     /// How often checkpoints are taken.
     pub checkpoint: CheckpointPolicy,
+    /// How components are compiled; in this process if none is given, which may take gigabytes for
+    /// seconds: a server process gives a child.
+    pub compiler: Option<Compiler>,
 }
 
 /// A checkpoint is taken as soon as one of these is reached.
@@ -69,15 +79,9 @@ pub struct Server {
     member: MemberId,
     peer_address: SocketAddr,
     client_address: SocketAddr,
-    network: Network,
-}
-
-/// What the network thread owns.
-#[derive(Debug)]
-struct Network {
-    runtime: tokio::runtime::Runtime,
-    peers: quinn::Endpoint,
-    clients: quinn::Endpoint,
+    stop: oneshot::Sender<()>,
+    threads: Threads,
+    fatal: Fatal,
 }
 
 impl Server {
@@ -88,15 +92,32 @@ impl Server {
     ///
     /// What is wrong and what to do. Nothing was changed then.
     pub fn start(config: ServerConfig, options: ServerOptions) -> Result<Self, StartError> {
-        read_bootstrap(&config)?;
+        let (bootstrap_bytes, bootstrap) = read_bootstrap(&config)?;
         let identity = Identity::load(&config.tls, config.member)?;
-        let peers = listen("peer", &config.peer, options.peer_socket)?;
-        let clients = listen("client", &config.client, options.client_socket)?;
+        let (peer_socket, peer_address) = listen("peer", &config.peer, options.peer_socket)?;
+        let (client_socket, client_address) =
+            listen("client", &config.client, options.client_socket)?;
+        let data = data::open(&config, &bootstrap, &bootstrap_bytes)?;
+        let (stop, stopped) = oneshot::channel();
+        let fatal = Fatal::default();
+        let threads = threads::start(threads::Parts {
+            config,
+            identity,
+            peer_socket,
+            client_socket,
+            data,
+            checkpoint: options.checkpoint,
+            compiler: options.compiler.unwrap_or(Compiler::Here),
+            stopped,
+            fatal: fatal.clone(),
+        })?;
         Ok(Self {
-            member: config.member,
-            peer_address: peers.1,
-            client_address: clients.1,
-            network: Network::open(&identity, peers.0, clients.0)?,
+            member: threads.member,
+            peer_address,
+            client_address,
+            stop,
+            threads,
+            fatal,
         })
     }
 
@@ -118,42 +139,28 @@ impl Server {
         self.client_address
     }
 
-    /// Serves until `shutdown` is ready; then tells clients, closes connections and files, and
-    /// returns. Dropping the future stops the member as well, without waiting for it.
+    /// Serves until `shutdown` is ready; then a leader hands leadership over, clients are told,
+    /// and connections and files are closed. A server that is dropped before does the same on its
+    /// own.
     ///
     /// # Errors
     ///
     /// The member ended by itself; the process should exit with a code other than 0.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        shutdown.await;
-        for endpoint in [&self.network.clients, &self.network.peers] {
-            endpoint.close(quinn::VarInt::from_u32(0), b"the member stops");
+        tokio::select! {
+            () = shutdown => tracing::info!(member = %self.member, "stopping"),
+            () = self.fatal.reported() => {}
         }
-        // A runtime must not be dropped where futures run.
-        self.network.runtime.shutdown_background();
-        Ok(())
-    }
-}
-
-impl Network {
-    fn open(identity: &Identity, peers: UdpSocket, clients: UdpSocket) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| StartError::Thread {
-                what: "network runtime",
-                source,
-            })?;
-        let entered = runtime.enter();
-        let mut peers = transport::endpoint(peers, identity.peer_server()?, Carries::Peers)?;
-        peers.set_default_client_config(transport::dialler(identity.peer_client()?)?);
-        let clients = transport::endpoint(clients, identity.client_server()?, Carries::Clients)?;
-        drop(entered);
-        Ok(Self {
-            runtime,
-            peers,
-            clients,
-        })
+        drop(self.stop);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.join());
+        // A disk that does not answer must not keep the process from ending.
+        let ended = tokio::time::timeout(STOP_TIMEOUT, joined).await.is_ok();
+        match self.fatal.take() {
+            Some(reason) => Err(reason),
+            None if ended => Ok(()),
+            None => Err(RunError::Stuck),
+        }
     }
 }
 

@@ -1,0 +1,64 @@
+//! Guests on the execution thread, and the service that examines and compiles components.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use folkmoot_host::{
+    CallLimits, Compiler, Completion, Components, PluginService, Sandbox, WasmRuntime,
+};
+use folkmoot_core::plugin::TxnView;
+
+use crate::StartError;
+use crate::execution::{ExecutionInput, ExecutionQueue};
+
+/// What the execution thread has of the plugin host.
+#[derive(Debug)]
+pub(crate) struct Plugins {
+    pub(crate) runtime: WasmRuntime<TxnView>,
+    pub(crate) service: PluginService,
+}
+
+impl Plugins {
+    /// Starts the host. Compiled components are kept in `folder`.
+    pub(crate) fn start(
+        folder: &Path,
+        compiler: Compiler,
+        component_bytes_max: usize,
+        queue: ExecutionQueue,
+    ) -> Result<Self, StartError> {
+        let failed = |reason: String| StartError::PluginHost { reason };
+        let sandbox = Sandbox::new().map_err(|error| failed(error.to_string()))?;
+        let components = Components::in_folder(sandbox, compiler, folder)
+            .map_err(|error| failed(error.to_string()))?;
+        let components = Arc::new(components);
+        let runtime = WasmRuntime::new(components.clone(), CallLimits::default());
+        let service = PluginService::start(components, component_bytes_max, move |completion| {
+            queue.send(input(completion).into_iter().collect());
+        })
+        .map_err(|error| failed(error.to_string()))?;
+        Ok(Self { runtime, service })
+    }
+}
+
+/// What execution hears of a completion.
+fn input(completion: Completion) -> Option<ExecutionInput> {
+    match completion {
+        Completion::Examined { digest, result } => {
+            let result = result
+                .map(|manifest| manifest.json)
+                .map_err(|error| error.to_string());
+            Some(ExecutionInput::Examined(digest, result))
+        }
+        Completion::Compiled {
+            digest,
+            result: Ok(()),
+        } => Some(ExecutionInput::ComponentReady(digest)),
+        Completion::Compiled {
+            digest,
+            result: Err(error),
+        } => {
+            tracing::error!(%digest, %error, "a component can not be called on this member");
+            None
+        }
+    }
+}

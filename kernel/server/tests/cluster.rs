@@ -1,0 +1,89 @@
+//! Members of one cluster in this process, as their clients see them.
+
+#![cfg(test)]
+
+mod support;
+
+use support::client::{Client, endpoint, within};
+use support::cluster::Cluster;
+
+use folkmoot_server::tls::CLIENT_ALPN;
+
+fn client_endpoint(cluster: &Cluster) -> quinn::Endpoint {
+    endpoint(
+        &cluster.authority.pem(),
+        &cluster.authority.client(),
+        CLIENT_ALPN,
+    )
+}
+
+#[tokio::test]
+async fn one_member_puts_and_gets() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let endpoint = client_endpoint(&cluster);
+    let client = Client::connect(&endpoint, cluster.client_address(0)).await;
+    let mut session = client.session().await;
+    session.create("/a", b"1").await;
+    assert_eq!(session.get("/a").await.as_deref(), Some(&b"1"[..]));
+    assert_eq!(session.get("/b").await, None);
+}
+
+#[tokio::test]
+async fn three_members_serve_through_each_and_keep_what_they_acknowledged() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    let endpoint = client_endpoint(&cluster);
+    for index in 0..3 {
+        let client = Client::connect(&endpoint, cluster.client_address(index)).await;
+        let mut session = client.session().await;
+        session.create(&format!("/m{index}"), b"x").await;
+        for seen in 0..=index {
+            let path = format!("/m{seen}");
+            assert_eq!(session.get(&path).await.as_deref(), Some(&b"x"[..]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_survives_its_leader_and_the_leader_comes_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    let endpoint = client_endpoint(&cluster);
+    let mut client = Client::connect(&endpoint, cluster.client_address(0)).await;
+    let leader = client.leader().await;
+    let leader_index = usize::try_from(leader.0 - 1).expect("small");
+    let others: Vec<usize> = (0..3).filter(|index| *index != leader_index).collect();
+
+    let on_leader = Client::connect(&endpoint, cluster.client_address(leader_index)).await;
+    let mut session = on_leader.session().await;
+    session.create("/before", b"1").await;
+    cluster.stop(leader_index);
+
+    let elsewhere = Client::connect(&endpoint, cluster.client_address(others[0])).await;
+    let mut session = elsewhere.resume(&session).await;
+    assert_eq!(session.get("/before").await.as_deref(), Some(&b"1"[..]));
+    session.create("/after", b"2").await;
+
+    cluster.start(leader_index).expect("it starts on its folder");
+    cluster.stop(others[1]);
+    let mut back = Client::connect(&endpoint, cluster.client_address(leader_index)).await;
+    let mut session = back.resume(&session).await;
+    assert_eq!(session.get("/after").await.as_deref(), Some(&b"2"[..]));
+    let status = within(async {
+        loop {
+            let (here, there) = (back.status().await, status_of(&cluster, others[0]).await);
+            if here.applied_zxid == there.applied_zxid {
+                return (here, there);
+            }
+        }
+    })
+    .await;
+    assert_eq!(status.0.state_hash, status.1.state_hash);
+}
+
+async fn status_of(cluster: &Cluster, index: usize) -> folkmoot_proto::client::MemberStatus {
+    let endpoint = client_endpoint(cluster);
+    let mut client = Client::connect(&endpoint, cluster.client_address(index)).await;
+    client.status().await
+}
