@@ -270,7 +270,9 @@ impl CheckpointThread {
                 }
             }
             (Job::Finish(done), Snapshot::Taking(taking)) => match taking.finish() {
-                Ok((meta, state)) => answer(done, Ok(()), Snapshot::Prepared(meta, Box::new(state))),
+                Ok((meta, state)) => {
+                    answer(done, Ok(()), Snapshot::Prepared(meta, Box::new(state)))
+                }
                 Err(refused) => answer(done, Err(refused), Snapshot::None),
             },
             (Job::Begin(_, done) | Job::Write(_, done) | Job::Finish(done), snapshot) => {

@@ -13,7 +13,9 @@ pub(crate) fn now() -> Now {
     let boot = clock_gettime(ClockId::Boottime);
     let wall = clock_gettime(ClockId::Realtime);
     let micros = |seconds: i64, nanos: i64| {
-        let micros = seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000);
+        let micros = seconds
+            .saturating_mul(1_000_000)
+            .saturating_add(nanos / 1000);
         u64::try_from(micros).unwrap_or(0)
     };
     Now {

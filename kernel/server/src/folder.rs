@@ -76,10 +76,8 @@ impl Folder {
         let mark = mark_path(bootstrap, member);
         if !mark.exists() {
             let text = format!("{}\n", identity.incarnation);
-            write_durably(&mark, text.as_bytes()).map_err(|source| StartError::Mark {
-                path: mark,
-                source,
-            })?;
+            write_durably(&mark, text.as_bytes())
+                .map_err(|source| StartError::Mark { path: mark, source })?;
         }
         Ok(Self {
             path: path.to_owned(),

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use folkmoot_core::plugin::TxnView;
 use folkmoot_host::{
     CallLimits, Compiler, Completion, Components, PluginService, Sandbox, WasmRuntime,
 };
-use folkmoot_core::plugin::TxnView;
 
 use crate::StartError;
 use crate::execution::{ExecutionInput, ExecutionQueue};

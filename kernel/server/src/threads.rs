@@ -25,8 +25,8 @@ use crate::fatal::Fatal;
 use crate::folder::{self, Folder};
 use crate::log::{self, LogLink};
 use crate::network::{
-    ClientsContext, ConsensusInput, EVENTS_MAX, Greeting, NetworkEvent, NetworkThread, Own, PeersContext,
-    snapshot::SnapshotSink,
+    ClientsContext, ConsensusInput, EVENTS_MAX, Greeting, NetworkEvent, NetworkThread, Own,
+    PeersContext, snapshot::SnapshotSink,
 };
 use crate::plugins::Plugins;
 use crate::snapshots::Snapshots;

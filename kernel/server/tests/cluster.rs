@@ -65,7 +65,9 @@ async fn a_session_survives_its_leader_and_the_leader_comes_back() {
     assert_eq!(session.get("/before").await.as_deref(), Some(&b"1"[..]));
     session.create("/after", b"2").await;
 
-    cluster.start(leader_index).expect("it starts on its folder");
+    cluster
+        .start(leader_index)
+        .expect("it starts on its folder");
     cluster.stop(others[1]);
     let mut back = Client::connect(&endpoint, cluster.client_address(leader_index)).await;
     let mut session = back.resume(&session).await;

@@ -20,12 +20,12 @@ use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{Digest, MemberId, Tick};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::RunError;
 use crate::clock;
 use crate::fatal::Fatal;
 use crate::network::ConsensusInput;
 use crate::plugins::Plugins;
 use crate::state_access::StateRequest;
-use crate::RunError;
 
 pub(crate) use output::{StreamOutput, TurnOutput};
 
@@ -267,7 +267,9 @@ impl ExecutionThread {
         output.replaced = replaced;
         for action in actions.drain(..) {
             match action {
-                ExecutionAction::ToStream { stream, frame } => output.send_on_stream(stream, &frame),
+                ExecutionAction::ToStream { stream, frame } => {
+                    output.send_on_stream(stream, &frame)
+                }
                 ExecutionAction::CloseStream { stream } => output.close_stream(stream),
                 ExecutionAction::ToControl { connection, reply } => {
                     output.send_on_control(Some(connection), &reply);

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use folkmoot_core::execution::{ConnectionId, StreamId};
+use folkmoot_proto::MemberId;
 use folkmoot_proto::client::{ControlReply, ServerFrame};
 use folkmoot_proto::frame;
 use folkmoot_proto::peer::ExecutionMessage;
-use folkmoot_proto::MemberId;
 
 use crate::network::ConsensusInput;
 
@@ -60,7 +60,11 @@ impl TurnOutput {
         self.stream(stream).close = true;
     }
 
-    pub(crate) fn send_on_control(&mut self, connection: Option<ConnectionId>, reply: &ControlReply) {
+    pub(crate) fn send_on_control(
+        &mut self,
+        connection: Option<ConnectionId>,
+        reply: &ControlReply,
+    ) {
         let mut frames = Vec::new();
         match frame::encode(reply, &mut frames) {
             Ok(()) => self.controls.push((connection, frames)),

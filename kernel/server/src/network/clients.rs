@@ -13,9 +13,9 @@ use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 
+use super::NetworkEvent;
 use super::close::{Close, close};
 use super::stream::{FrameReader, Outgoing, ReadError};
-use super::NetworkEvent;
 use crate::execution::{ExecutionInput, ExecutionQueue, StreamOutput};
 
 /// Connections of clients to one member.
@@ -183,7 +183,10 @@ async fn greet(
 ) -> Result<(Outgoing, FrameReader), Close> {
     let (mut send, receive) = connection.accept_bi().await.map_err(|_| Close::Gone)?;
     let mut reader = FrameReader::new(receive);
-    let hello = reader.read_one::<ControlRequest>().await.map_err(Close::from)?;
+    let hello = reader
+        .read_one::<ControlRequest>()
+        .await
+        .map_err(Close::from)?;
     let greeting = &context.greeting;
     match hello {
         Some(ControlRequest::Hello { version, .. }) if version != PROTOCOL_VERSION => {
@@ -465,7 +468,11 @@ impl Clients {
     }
 
     /// Sends a turn's frames on a session's stream.
-    pub(crate) fn send_on_stream(&mut self, output: &StreamOutput, inputs: &mut Vec<ExecutionInput>) {
+    pub(crate) fn send_on_stream(
+        &mut self,
+        output: &StreamOutput,
+        inputs: &mut Vec<ExecutionInput>,
+    ) {
         let stream = output.stream;
         let Some(session) = self.streams.get(&stream) else {
             return;
@@ -541,4 +548,3 @@ impl From<ReadError> for Close {
         }
     }
 }
-

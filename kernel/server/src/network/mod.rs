@@ -174,12 +174,9 @@ impl NetworkThread {
         match event {
             NetworkEvent::Clients(event) => {
                 let leader = self.consensus.status().leader;
-                state.clients.handle(
-                    event,
-                    leader,
-                    || self.member_status(),
-                    &mut state.execution,
-                );
+                state
+                    .clients
+                    .handle(event, leader, || self.member_status(), &mut state.execution);
             }
             NetworkEvent::PeerMessages(from, messages) => {
                 for message in messages {
@@ -197,7 +194,8 @@ impl NetworkThread {
                 state.execution.push(ExecutionInput::PeerStreamLost(peer));
             }
             NetworkEvent::Consensus(input) => {
-                if let ConsensusInput::SnapshotSent(to) | ConsensusInput::SnapshotFailed(to) = input {
+                if let ConsensusInput::SnapshotSent(to) | ConsensusInput::SnapshotFailed(to) = input
+                {
                     self.snapshots.ended(to);
                 }
                 state.inbox.push(input);

@@ -276,9 +276,7 @@ async fn connect(
             .await?
             .find(|address| local.is_ipv6() || address.is_ipv4())
             .ok_or(DialError::NoAddress)?;
-        let connection = endpoint
-            .connect(address, &tls::member_name(peer))?
-            .await?;
+        let connection = endpoint.connect(address, &tls::member_name(peer))?.await?;
         let ordered = open(&connection, own.hello(StreamPurpose::Ordered)).await?;
         let priority = open(&connection, own.hello(StreamPurpose::Priority)).await?;
         // The only error is that the stream is closed, which the first write tells as well.
@@ -364,7 +362,13 @@ async fn serve_stream(
         }
         (purpose @ (StreamPurpose::Ordered | StreamPurpose::Priority), None) => {
             let ordered = purpose == StreamPurpose::Ordered;
-            let reading = tokio::spawn(read_messages(connection, from, ordered, reader, context.clone()));
+            let reading = tokio::spawn(read_messages(
+                connection,
+                from,
+                ordered,
+                reader,
+                context.clone(),
+            ));
             let former = context
                 .incoming
                 .lock()

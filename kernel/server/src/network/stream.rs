@@ -124,7 +124,11 @@ impl Outgoing {
     /// Adds frames that are encoded already; gives the bytes that wait.
     pub(crate) fn push(&self, frames: &[u8]) -> usize {
         let waiting = {
-            let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pending = self
+                .0
+                .pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             pending.bytes.extend_from_slice(frames);
             pending.bytes.len()
         };
@@ -177,7 +181,11 @@ impl Outgoing {
     ) -> Result<(), quinn::WriteError> {
         loop {
             let (bytes, finish) = {
-                let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut pending = self
+                    .0
+                    .pending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 (std::mem::take(&mut pending.bytes), pending.finish)
             };
             if !bytes.is_empty() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use folkmoot_proto::client::{
-    ClientFrame, ControlReply, ControlRequest, MemberStatus, NodeKind, Operation,
-    PROTOCOL_VERSION, Query, Read, ReadOutcome, ReadRefusal, Request, ServerFrame,
+    ClientFrame, ControlReply, ControlRequest, MemberStatus, NodeKind, Operation, PROTOCOL_VERSION,
+    Query, Read, ReadOutcome, ReadRefusal, Request, ServerFrame,
 };
 use folkmoot_proto::reply::{Outcome, Reply};
 use folkmoot_proto::{MemberId, ReadId, RequestId, SessionId, SessionSecret, Zxid, frame};

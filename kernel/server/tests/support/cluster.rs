@@ -65,7 +65,13 @@ impl Cluster {
             .iter()
             .zip(1..)
             .map(|(addresses, id)| {
-                configure(folder.path(), &authority, &bootstrap, MemberId(id), *addresses)
+                configure(
+                    folder.path(),
+                    &authority,
+                    &bootstrap,
+                    MemberId(id),
+                    *addresses,
+                )
             })
             .collect();
         Self {
