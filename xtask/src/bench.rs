@@ -119,7 +119,7 @@ impl Bench {
     }
 
     fn install_plugins(&self, guests: &Path) -> Result<()> {
-        for (name, mount) in [("lock", "/locks"), ("counter", "/counters")] {
+        for (name, mount) in [("lock", "/locks"), ("counter", "/counter")] {
             let component = guests.join(format!("{name}.wasm"));
             let component = component
                 .to_str()

@@ -32,7 +32,7 @@ struct Arguments {
     #[arg(long, default_value = "/locks")]
     locks: String,
     /// Where the plugin `counter` is mounted.
-    #[arg(long, default_value = "/counters")]
+    #[arg(long, default_value = "/counter")]
     counter: String,
     /// The node that is written. It must be there.
     #[arg(long, default_value = "/demo/value")]

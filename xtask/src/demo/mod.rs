@@ -115,7 +115,7 @@ impl Story {
     fn install_plugins(&mut self, guests: &Path) -> Result<()> {
         let leader = self.cluster.wait_for_leader(3)?;
         self.say(&format!("member {leader} leads"));
-        for (name, mount) in [("lock", "/locks"), ("counter", "/counters")] {
+        for (name, mount) in [("lock", "/locks"), ("counter", "/counter")] {
             let component = guests.join(format!("{name}.wasm"));
             let component = component
                 .to_str()
@@ -254,7 +254,7 @@ impl Story {
         while let Ok(report) = self.reports.try_recv() {
             self.observations.add(report);
         }
-        let reply = self.cluster.folkmoot(&["call", "/counters", "read"])?;
+        let reply = self.cluster.folkmoot(&["call", "/counter", "read"])?;
         self.observations.counter = Some(read_total(&reply)?);
         self.observations.agreement = Some(self.cluster.wait_for_agreement()?);
         self.say("the workers ended; the members agree");

@@ -19,7 +19,7 @@ pub(crate) struct Observations {
     /// The counter in the end.
     pub(crate) counter: Option<u64>,
     /// All members' zxid and state hash in the end.
-    pub(crate) agreement: Option<(u64, u64)>,
+    pub(crate) agreement: Option<(u64, String)>,
     grants: Vec<Grant>,
     acknowledged_at: Vec<Instant>,
     written: u64,
@@ -203,9 +203,8 @@ impl Observations {
             (
                 "all members at one zxid with one state hash",
                 self.agreement
-                    .map_or("not seen".to_owned(), |(zxid, hash)| {
-                        format!("zxid {zxid}, hash {hash:016x}")
-                    }),
+                    .as_ref()
+                    .map_or("not seen".to_owned(), |(zxid, hash)| format!("zxid {zxid}, hash {hash}")),
                 self.agreement.is_some(),
             ),
         ]
