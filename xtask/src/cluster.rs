@@ -170,7 +170,9 @@ impl Cluster {
         let lines: Vec<serde_json::Value> =
             serde_json::from_slice(&output).context("the status is not what was expected")?;
         let answered = lines.into_iter().filter(|line| line.get("error").is_none());
-        Ok(answered.map(serde_json::from_value).collect::<Result<_, _>>()?)
+        Ok(answered
+            .map(serde_json::from_value)
+            .collect::<Result<_, _>>()?)
     }
 
     /// Waits until `members` members answer and one of them leads; gives the leader.
@@ -189,7 +191,8 @@ impl Cluster {
             let equal = statuses.iter().all(|status| {
                 status.applied_zxid == first.applied_zxid && status.state_hash == first.state_hash
             });
-            (statuses.len() == count && equal).then(|| (first.applied_zxid, first.state_hash.clone()))
+            (statuses.len() == count && equal)
+                .then(|| (first.applied_zxid, first.state_hash.clone()))
         })
     }
 

@@ -204,7 +204,9 @@ impl Observations {
                 "all members at one zxid with one state hash",
                 self.agreement
                     .as_ref()
-                    .map_or("not seen".to_owned(), |(zxid, hash)| format!("zxid {zxid}, hash {hash}")),
+                    .map_or("not seen".to_owned(), |(zxid, hash)| {
+                        format!("zxid {zxid}, hash {hash}")
+                    }),
                 self.agreement.is_some(),
             ),
         ]
