@@ -32,6 +32,7 @@ pub(crate) struct Seen {
     pub(crate) truncations: usize,
     pub(crate) checkpoints: usize,
     pub(crate) snapshots: usize,
+    pub(crate) recycled: usize,
 }
 
 /// Runs one story of `steps` steps, and crashes it after every event.
@@ -56,6 +57,7 @@ pub(crate) fn crash_everywhere(seed: u64, steps: usize, seen: &mut Seen) {
         "all that was appended becomes durable"
     );
     crash_here(&world, &mut dice, seen);
+    seen.recycled += world.disk.recycled;
 }
 
 fn advance(world: &mut World, dice: &mut Dice, seen: &mut Seen) {
@@ -79,7 +81,7 @@ fn advance(world: &mut World, dice: &mut Dice, seen: &mut Seen) {
             seen.truncations += 1;
         }
         2 | 3 if world.prepared.is_none() => checkpoint(world, dice, seen),
-        4 if world.prepared.is_none() && dice.below(4) == 0 => {
+        4 if world.prepared.is_none() && dice.below(2) == 0 => {
             let index = LogIndex(held.last().0 + 5);
             let meta = meta(index, held.term, Zxid(index.0 * 4));
             world.prepared = Some(meta.clone());
@@ -150,7 +152,9 @@ fn crash_here(world: &World, dice: &mut Dice, seen: &mut Seen) {
         let found = restarted.history.len();
         seen.kept_more += usize::from(found > world.promised + 1);
         seen.lost_something += usize::from(found < world.history.len());
-        crash_while_starting(restarted, dice);
+        if dice.below(4) == 0 {
+            crash_while_starting(restarted, dice);
+        }
     }
 }
 

@@ -23,6 +23,10 @@ pub(crate) struct ModelDisk {
     stable: BTreeMap<LogFile, usize>,
     seen: BTreeMap<LogFile, usize>,
     open: Vec<DiskOp>,
+    /// Writes that are done: file, offset, bytes.
+    pub(crate) written: Vec<(LogFile, usize, usize)>,
+    /// Segments that became another segment's file.
+    pub(crate) recycled: usize,
 }
 
 /// What becomes at a crash of what is not on stable storage.
@@ -55,6 +59,7 @@ impl ModelDisk {
                 let inode = self.inodes.get_mut(&self.seen[file]).unwrap();
                 let start = usize::try_from(*offset).unwrap();
                 Rc::make_mut(&mut inode.stable)[start..start + data.len()].copy_from_slice(data);
+                self.written.push((*file, start, data.len()));
                 if inode.stable == inode.seen {
                     inode.stable = inode.seen.clone();
                 }
@@ -64,9 +69,11 @@ impl ModelDisk {
                 inode.stable = inode.seen.clone();
                 self.stable = self.seen.clone();
             }
-            DiskOpKind::Rename { .. } | DiskOpKind::Remove { .. } => {
+            DiskOpKind::Rename { from, .. } => {
+                self.recycled += usize::from(*from != LogFile::Copy);
                 self.stable = self.seen.clone();
             }
+            DiskOpKind::Remove { .. } => self.stable = self.seen.clone(),
         }
     }
 
@@ -88,6 +95,22 @@ impl ModelDisk {
         let (seen, stable) = (&disk.seen, &disk.stable);
         disk.inodes
             .retain(|inode, _| seen.values().chain(stable.values()).any(|n| n == inode));
+        disk
+    }
+
+    /// The same disk with other bytes in a segment.
+    pub(crate) fn damaged(
+        &self,
+        segment: SegmentNumber,
+        damage: impl FnOnce(&mut Vec<u8>),
+    ) -> Self {
+        let mut disk = self.clone();
+        let inode = disk
+            .inodes
+            .get_mut(&self.seen[&LogFile::Segment(segment)])
+            .unwrap();
+        damage(Rc::make_mut(&mut inode.seen));
+        inode.stable = inode.seen.clone();
         disk
     }
 
