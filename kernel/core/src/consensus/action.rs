@@ -81,6 +81,8 @@ pub struct RecoveredLog {
     pub last_zxid: Zxid,
     /// Set if data below the durable mark was lost: up to this index the log can not be trusted to
     /// be what was acknowledged. No vote and no acknowledgement until it is repaired (rule R23).
+    /// `term` and `vote` must be the last durable ones all the same, which is why the log keeps
+    /// them in more than one place (rule R24): a forgotten vote can not be repaired.
     pub damaged_up_to: Option<LogIndex>,
     /// Set for a folder that was made empty after the cluster had begun, and for all of that
     /// folder's life (rule R21): its former life may have voted and acknowledged, and nobody knows

@@ -57,6 +57,9 @@ impl Consensus {
             self.handed = entry.index;
         }
         self.out.push(Action::Committed { entries });
+        if let Standing::Leader(leader) = &mut self.standing {
+            leader.settled(self.handed);
+        }
         self.log.evict(self.handed, self.config.cache_bytes_max);
     }
 

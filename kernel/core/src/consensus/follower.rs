@@ -125,6 +125,7 @@ impl Consensus {
         entries: &[Entry],
     ) -> Option<Option<Configuration>> {
         let (mut index, mut term) = (prev_index, prev_term);
+        prev_index.0.checked_add(entries.len() as u64)?;
         let mut founders = None;
         for entry in entries {
             let is_first = entry.index == LogIndex(1);

@@ -201,7 +201,9 @@ impl Consensus {
             damage: None,
             config,
         };
-        if let Some(up_to) = log.damaged_up_to {
+        if let Some(up_to) = log.damaged_up_to
+            && !consensus.wiped
+        {
             consensus.begin_damaged(up_to);
         }
         if !consensus.configuration.is_alone(consensus.config.member) {

@@ -36,9 +36,9 @@ pub(super) struct Leader {
     heartbeat_due: Tick,
     pub(super) reads: VecDeque<PendingRead>,
     pub(super) transfer: Option<Transfer>,
-    /// Own entries that are not committed, with their bytes.
-    uncommitted: VecDeque<(LogIndex, usize)>,
-    uncommitted_bytes: usize,
+    /// Own entries that are not both committed and durable here, with their bytes.
+    unsettled: VecDeque<(LogIndex, usize)>,
+    unsettled_bytes: usize,
 }
 
 impl Leader {
@@ -58,8 +58,8 @@ impl Leader {
             heartbeat_due: now.plus_millis(config.heartbeat_ms),
             reads: VecDeque::new(),
             transfer: None,
-            uncommitted: VecDeque::new(),
-            uncommitted_bytes: 0,
+            unsettled: VecDeque::new(),
+            unsettled_bytes: 0,
         }
     }
 
@@ -72,26 +72,23 @@ impl Leader {
     }
 
     /// Whether a batch may be appended: not while leadership is handed over, nor while too much of
-    /// what was appended is not committed. One batch always has room.
+    /// what was appended waits for the peers or for the own disk. One batch always has room.
     pub(super) fn has_room(&self, payload_bytes: usize, bytes_max: usize) -> bool {
-        let fits = self.uncommitted_bytes + payload_bytes <= bytes_max;
-        self.transfer.is_none() && (fits || self.uncommitted.is_empty())
+        let fits = self.unsettled_bytes + payload_bytes <= bytes_max;
+        self.transfer.is_none() && (fits || self.unsettled.is_empty())
     }
 
     pub(super) fn appended(&mut self, entry: &Entry) {
         let bytes = entry_bytes(entry);
-        self.uncommitted.push_back((entry.index, bytes));
-        self.uncommitted_bytes += bytes;
+        self.unsettled.push_back((entry.index, bytes));
+        self.unsettled_bytes += bytes;
     }
 
-    fn committed(&mut self, commit: LogIndex) {
-        while self
-            .uncommitted
-            .front()
-            .is_some_and(|(index, _)| *index <= commit)
-        {
-            if let Some((_, bytes)) = self.uncommitted.pop_front() {
-                self.uncommitted_bytes -= bytes;
+    /// The entries up to `index` are handed out.
+    pub(super) fn settled(&mut self, index: LogIndex) {
+        while self.unsettled.front().is_some_and(|(own, _)| *own <= index) {
+            if let Some((_, bytes)) = self.unsettled.pop_front() {
+                self.unsettled_bytes -= bytes;
             }
         }
     }
@@ -345,6 +342,7 @@ impl Consensus {
             return;
         };
         let resend_ms = self.config.heartbeat_ms * RESEND_AFTER_HEARTBEATS;
+        let verified = verified.min(self.log.last_index());
         match progress.heard(self.now, round, verified, resend_ms) {
             Resend::No => {}
             Resend::Entries => self.send_appends(from),
@@ -381,7 +379,6 @@ impl Consensus {
             return;
         }
         self.commit = commit;
-        leader.committed(commit);
         self.deliver();
         self.send_appends_to_all();
         self.tell_commit();

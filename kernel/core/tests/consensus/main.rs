@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test that meets what it does not expect fails"
 )]
-
+#![allow(dead_code, reason = "some tests are called by the other target")]
 mod cluster;
 mod disk;
 mod figures;

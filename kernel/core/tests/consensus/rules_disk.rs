@@ -176,6 +176,21 @@ fn r21_a_wiped_member_receives_and_does_not_vote() {
     );
 }
 
+/// R21: damage to a wiped member's new log is not repaired, since that would say that it counts.
+#[test]
+fn r21_a_wiped_member_that_is_damaged_stays_wiped() {
+    let mut recovered = log(3, 4, &[3]);
+    (recovered.wiped, recovered.damaged_up_to) = (true, Some(index(6)));
+    let mut machine = recover(1, recovered);
+    assert_eq!(drain(&mut machine), []);
+    machine.handle_message(at(0), member(2), append(5, (2, 3), 0, &[no_op(3, 5, 2)]));
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(1), write);
+    let actions = drain(&mut machine);
+    assert_eq!(sent(&actions), [(2, uncounted_ok(5, 3))]);
+    assert_eq!(records(&actions), []);
+}
+
 /// R21, R23: a leader sends to a member that does not count, and counts without it.
 #[test]
 fn r23_answers_that_do_not_count_are_not_counted() {

@@ -240,8 +240,8 @@ fn a_single_voter_leads_at_once() {
 }
 
 /// R19: without a quorum for one election timeout a leader steps down, and sends nothing.
-#[test]
-fn r19_a_leader_without_a_quorum_steps_down() {
+#[cfg_attr(not(feature = "mutants"), test)]
+pub(crate) fn r19_a_leader_without_a_quorum_steps_down() {
     let mut machine = settled_leader(3, &[3]);
     machine.handle_timeout(at(1050));
     machine.handle_message(at(1060), member(2), heartbeat_reply(4, 2, 3));
@@ -258,8 +258,8 @@ fn r19_a_leader_without_a_quorum_steps_down() {
 
 /// R8: the process was stopped. The answers that wait for it are of long ago, and whatever input
 /// comes first, it does not act as a leader.
-#[test]
-fn r8_contact_counts_from_the_time_of_sending() {
+#[cfg_attr(not(feature = "mutants"), test)]
+pub(crate) fn r8_contact_counts_from_the_time_of_sending() {
     let mut machine = settled_leader(3, &[3]);
     machine.handle_timeout(at(1050));
     drain(&mut machine);
@@ -381,8 +381,8 @@ fn r19_a_stalled_leader_hands_over() {
 }
 
 /// R3: what does not follow the last entry that was appended is refused, and all behind it.
-#[test]
-fn r3_a_batch_is_chained() {
+#[cfg_attr(not(feature = "mutants"), test)]
+pub(crate) fn r3_a_batch_is_chained() {
     let mut machine = settled_leader(3, &[3]);
     assert_eq!(machine.propose(at(1000), batch(4, 2, 4)), Ok(index(4)));
     let (base, last) = (Zxid(5), Zxid(4));

@@ -1,6 +1,6 @@
 //! What a leader sends, and what a follower takes.
 
-use folkmoot_core::consensus::{Action, Consensus, LogRead, LogReadId};
+use folkmoot_core::consensus::{Action, Consensus, LogRead, LogReadId, ProposeRefused};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::LogIndex;
 use folkmoot_proto::peer::{AppendConflict, ConsensusMessage};
@@ -56,8 +56,8 @@ fn entries_of_earlier_terms_are_committed_by_one_of_the_own_term() {
 
 /// R19: when nothing follows that could carry the commit index, a heartbeat does, to each as far
 /// as it has acknowledged (rule R18).
-#[test]
-fn r19_commit_is_told_at_once() {
+#[cfg_attr(not(feature = "mutants"), test)]
+pub(crate) fn r19_commit_is_told_at_once() {
     let (mut machine, write) = leader(3, &[3]);
     machine.handle_durable(at(1000), write);
     drain(&mut machine);
@@ -370,6 +370,44 @@ fn nonsense_is_dropped() {
     machine.handle_message(at(1000), member(9), append_ok(4, 1, 3));
     assert_eq!(drain(&mut machine), []);
     assert_eq!(machine.status().commit_index, index(3));
+    machine.handle_timeout(at(1300));
+    drain(&mut machine);
+    machine.handle_message(at(1300), member(2), heartbeat_reply(4, 2, u64::MAX));
+    machine.handle_message(
+        at(1300),
+        member(3),
+        append_conflict(4, u64::MAX, None, u64::MAX),
+    );
+    let mut follower = follower(3, &[3]);
+    let beyond = append(3, (u64::MAX, 3), 9, &[entry(3, 3)]);
+    follower.handle_message(at(0), member(2), beyond);
+    assert_eq!(drain(&mut follower).len(), 1, "that it follows a leader");
+}
+
+/// What a leader appends and neither the peers nor its own disk have settled is limited; one batch
+/// always has room.
+#[test]
+fn unsettled_entries_have_a_cap() {
+    let mut config = config(1);
+    config.cache_bytes_max = 2 * (64 + 5) - 1;
+    let mut machine = elected(Consensus::recover(config, log(3, 3, &[3]), 1, at(0)).unwrap());
+    // The no-op takes 64 bytes.
+    let first = machine.propose(at(1001), batch(4, 2, 3));
+    assert_eq!(first, Ok(index(4)));
+    let write = persist_id(&drain(&mut machine));
+    let full = machine.propose(at(1001), batch(4, 3, 4));
+    assert_eq!(full, Err(ProposeRefused::Full));
+    for peer in [2, 3] {
+        machine.handle_message(at(1002), member(peer), append_ok(4, 1, 4));
+    }
+    let full = machine.propose(at(1002), batch(4, 3, 4));
+    assert_eq!(
+        full,
+        Err(ProposeRefused::Full),
+        "the own disk has nothing of it"
+    );
+    machine.handle_durable(at(1003), write);
+    assert_eq!(machine.propose(at(1003), batch(4, 3, 4)), Ok(index(5)));
 }
 
 /// An acknowledgement of an earlier term's entries says nothing in this one.

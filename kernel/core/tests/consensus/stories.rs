@@ -383,6 +383,29 @@ fn r20_reads_work_everywhere_and_are_lost_with_the_leader() {
     );
 }
 
+/// R20: a transfer elects a leader while the former one has good reason to believe in itself.
+#[cfg_attr(not(feature = "mutants"), test)]
+pub(crate) fn r20_a_leader_that_is_no_longer_one_answers_no_read() {
+    three(
+        "elect 1
+         pass 100
+         transfer 1 3
+         deliver 1 3
+         isolate 1
+         settle
+         leads 3 2
+         leads 1 1
+         propose 3 new
+         settle
+         commit 3 4
+         read 1
+         settle
+         reads 0 0
+         pass 600
+         reads 0 1",
+    );
+}
+
 #[test]
 fn five_members_live_with_three() {
     let mut cluster = Cluster::new(5, 1, |_| {});
