@@ -46,6 +46,15 @@ impl NodePath {
     ///
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, PathError> {
+        Self::check(text).map(|()| Self(text.into()))
+    }
+
+    /// Checks whether `text` is a path.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(text: &str) -> Result<(), PathError> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(PathError::NotAbsolute);
         };
@@ -53,7 +62,7 @@ impl NodePath {
             return Err(PathError::TooLong);
         }
         if rest.is_empty() {
-            return Ok(Self::root());
+            return Ok(());
         }
         let mut depth = 0;
         for name in rest.split('/') {
@@ -61,10 +70,9 @@ impl NodePath {
             depth += 1;
         }
         if depth > PATH_DEPTH_MAX {
-            Err(PathError::TooLong)
-        } else {
-            Ok(Self(text.into()))
+            return Err(PathError::TooLong);
         }
+        Ok(())
     }
 
     /// The path as text.

@@ -6,8 +6,8 @@ use folkmoot_proto::record::{RecordChange, StateMeta};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::committed::{Position, State};
-use super::key::Key;
-use super::record::{RestoreError, decode_value};
+use super::key::{Key, encode_node_key};
+use super::record::{RestoreError, decode_value, encode_node, encode_value};
 
 /// The highest replicated feature level that this version knows (rule R5).
 pub const FEATURE_LEVEL: u32 = 1;
@@ -69,21 +69,29 @@ impl State {
     #[must_use]
     pub fn take_delta(&mut self) -> Delta {
         self.dirty_bytes = 0;
-        let dirty = core::mem::take(&mut self.dirty);
-        let mut changes = Vec::with_capacity(dirty.len());
-        for key in dirty {
+        let mut changes = Vec::new();
+        for id in self.tree.take_dirty() {
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            encode_node_key(&self.tree.path(id), &mut key);
+            encode_node(&self.tree.node(id), &mut value);
+            changes.push(change(key, Some(value)));
+        }
+        for key in core::mem::take(&mut self.dirty) {
             if let Key::Node(path) = &key
-                && let Some(id) = self.tree.find(path.as_str())
+                && self.tree.find(path.as_str()).is_some()
             {
-                self.tree.mark_clean(id);
+                continue;
             }
             let mut bytes = Vec::new();
             key.encode(&mut bytes);
-            changes.push(RecordChange {
-                key: bytes.into(),
-                value: self.record_bytes(&key),
+            let value = self.records.get(&key).map(|value| {
+                let mut bytes = Vec::new();
+                encode_value(value, &mut bytes);
+                bytes
             });
+            changes.push(change(bytes, value));
         }
+        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Delta {
             meta: self.meta(),
             changes,
@@ -140,5 +148,12 @@ impl State {
             });
         }
         Ok(state)
+    }
+}
+
+fn change(key: Vec<u8>, value: Option<Vec<u8>>) -> RecordChange {
+    RecordChange {
+        key: key.into(),
+        value: value.map(Bytes::from),
     }
 }

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::apply::Stamp;
 use super::kernel_nodes;
 use super::key::{Key, PathKey, encode_node_key};
-use super::record::{RestoreError, encode_node, encode_value, hash_buffer, hash_record};
+use super::record::{RestoreError, encode_node, hash_buffer, hash_record};
 use super::store::{Store, indexes};
 use super::tree::{NodeId, Tree};
 use super::value::{Counters, Directory, Node, NodeFixed, Value};
@@ -32,7 +32,8 @@ pub struct State {
     pub(super) records: BTreeMap<Key, Value>,
     /// The wrapping sum of the records' hashes (rule R27).
     records_hash: u64,
-    /// What changed since the last delta was taken (rule R26).
+    /// What changed since the last delta was taken (rule R26); of the nodes, those that went. The
+    /// tree knows the others.
     pub(super) dirty: BTreeSet<Key>,
     pub(super) dirty_bytes: usize,
     pub(super) views: Views,
@@ -128,21 +129,8 @@ impl State {
         Ok(())
     }
 
-    /// The value of a record, as bytes.
-    pub(super) fn record_bytes(&self, key: &Key) -> Option<Bytes> {
-        let mut bytes = Vec::new();
-        match key {
-            Key::Node(path) => {
-                let id = self.tree.find(path.as_str())?;
-                encode_node(&self.tree.node(id), &mut bytes);
-            }
-            _ => encode_value(self.records.get(key)?, &mut bytes),
-        }
-        Some(bytes.into())
-    }
-
-    fn node_to_change(&self, path: &str) -> NodeId {
-        let Some(id) = self.tree.find(path) else {
+    fn node_to_change(&mut self, path: &str) -> NodeId {
+        let Some(id) = self.tree.find_to_change(path) else {
             panic!("no node at {path} to change");
         };
         id
@@ -164,7 +152,6 @@ impl State {
         let hash = self.hash_node(path, id);
         self.records_hash = self.records_hash.wrapping_add(hash);
         if self.tree.mark_dirty(id) {
-            self.dirty.insert(Key::Node(PathKey::new(path)));
             self.dirty_bytes += self.buffer.len();
         }
     }

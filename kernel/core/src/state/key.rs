@@ -298,7 +298,7 @@ fn decode_path(bytes: &[u8]) -> Option<PathKey> {
         .iter()
         .map(|&byte| if byte == 0 { b'/' } else { byte });
     let path = String::from_utf8(path.collect()).ok()?;
-    let valid = !bytes.contains(&b'/') && folkmoot_proto::NodePath::parse(&path).is_ok();
+    let valid = !bytes.contains(&b'/') && folkmoot_proto::NodePath::check(&path).is_ok();
     valid.then(|| PathKey(path.into()))
 }
 

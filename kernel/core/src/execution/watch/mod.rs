@@ -108,7 +108,7 @@ impl Watches {
     /// Begins a watch on a stream. What can not begin ends at once, with a frame that says why.
     pub fn register(&mut self, state: &mut State, stream: StreamId, watch: &Watch) {
         let key = (stream, watch.id);
-        if let Err(error) = NodePath::parse(&watch.path) {
+        if let Err(error) = NodePath::check(&watch.path) {
             return self.end_frame(key, WatchEnd::BadPath { error });
         }
         let mut of_stream = self.watchers.range((stream, WatchId::ZERO)..);

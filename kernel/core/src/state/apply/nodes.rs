@@ -25,7 +25,7 @@ pub(super) fn create<S: Store>(
     owner: Option<SessionId>,
     counters: (u64, Option<u64>),
 ) -> Result<(), ApplyError> {
-    if NodePath::parse(path).is_err() {
+    if NodePath::check(path).is_err() {
         return Err(refused(path, NodeProblem::BadPath));
     }
     let Some((parent_path, _)) = split_last(path) else {

@@ -37,6 +37,10 @@ pub(super) struct Tree {
     free_extras: Vec<u32>,
     index: Index,
     nodes: u64,
+    /// The directory that was written in last: what is written next is often beside it.
+    recent: Option<(String, NodeId)>,
+    /// Slots of nodes that the next checkpoint writes.
+    dirty: Vec<NodeId>,
 }
 
 #[derive(Debug)]
@@ -91,12 +95,44 @@ impl Tree {
         if self.nodes == 0 {
             return None;
         }
+        if let Some((recent, id)) = &self.recent {
+            if recent == path {
+                return Some(*id);
+            }
+            if let Some((parent, name)) = split_last(path)
+                && recent == parent
+            {
+                return self.child(*id, name.as_bytes());
+            }
+        }
         let names = path.split('/').filter(|name| !name.is_empty());
         let mut at = ROOT;
         for name in names {
             at = self.child(at, name.as_bytes())?;
         }
         Some(at)
+    }
+
+    /// Notes that something is written in the directory at `path`.
+    fn note_recent(&mut self, path: &str, id: NodeId) {
+        match &mut self.recent {
+            Some((recent, _)) if recent == path => {}
+            Some((recent, recent_id)) => {
+                recent.clear();
+                recent.push_str(path);
+                *recent_id = id;
+            }
+            None => self.recent = Some((path.to_owned(), id)),
+        }
+    }
+
+    /// The node at a path, to be written.
+    pub(super) fn find_to_change(&mut self, path: &str) -> Option<NodeId> {
+        let id = self.find(path)?;
+        if let Some((parent, _)) = split_last(path) {
+            self.note_recent(parent, self.slot(id).parent);
+        }
+        Some(id)
     }
 
     /// A node's value and stat.
@@ -166,11 +202,12 @@ impl Tree {
         let Some(parent) = self.find(parent_path) else {
             panic!("{path} has no parent");
         };
+        self.note_recent(parent_path, parent);
         self.insert_child(parent, name, fixed, data)
     }
 
     /// Adds a child without children to a node that is there and has none of that name.
-    pub(super) fn insert_child(
+    fn insert_child(
         &mut self,
         parent: NodeId,
         name: &str,
@@ -300,6 +337,13 @@ impl Tree {
             *row = Extra::Free;
             self.free_extras.push(extra);
         }
+        if self
+            .recent
+            .as_ref()
+            .is_some_and(|(_, recent)| *recent == id)
+        {
+            self.recent = None;
+        }
         let slot = self.slot_mut(id);
         slot.bytes = Box::default();
         slot.name_len = 0;
@@ -371,12 +415,19 @@ impl Tree {
 
     /// Notes that a node is to be written; whether it was not noted before.
     pub(super) fn mark_dirty(&mut self, id: NodeId) -> bool {
-        !core::mem::replace(&mut self.slot_mut(id).dirty, true)
+        let was_dirty = core::mem::replace(&mut self.slot_mut(id).dirty, true);
+        if !was_dirty {
+            self.dirty.push(id);
+        }
+        !was_dirty
     }
 
-    /// Notes that a node is written.
-    pub(super) fn mark_clean(&mut self, id: NodeId) {
-        self.slot_mut(id).dirty = false;
+    /// Takes the nodes that are there and to be written, in no particular order.
+    pub(super) fn take_dirty(&mut self) -> Vec<NodeId> {
+        let mut dirty = core::mem::take(&mut self.dirty);
+        // A slot that was freed is clean, and one that was used again may be here twice.
+        dirty.retain(|&id| core::mem::take(&mut self.slot_mut(id).dirty));
+        dirty
     }
 
     /// A child by its name.
