@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::committed::{Position, State};
 use super::key::{Key, encode_node_key};
-use super::record::{RestoreError, decode_value, encode_node, encode_value};
+use super::record::{RestoreError, encode_node, encode_value};
 
 /// The highest replicated feature level that this version knows (rule R5).
 pub const FEATURE_LEVEL: u32 = 1;
@@ -118,15 +118,14 @@ impl State {
             });
         }
         let mut state = Self::empty(bootstrap, meta.bootstrap.clone());
-        let mut last: Option<Key> = None;
+        let mut last = Bytes::new();
         for (key, value) in records {
-            let key = Key::decode(&key)?;
-            let value = decode_value(&key, &value)?;
-            if last.is_some_and(|last| last >= key) {
+            if last >= key {
+                let key = Key::decode(&key)?;
                 return Err(RestoreError::OutOfOrder { key });
             }
-            last = Some(key.clone());
-            state.restore(key, value)?;
+            state.restore(&key, &value)?;
+            last = key;
         }
         if let Some(id) = state.tree.miscounted() {
             let path = state.tree.path(id);

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapError};
+use folkmoot_proto::codec::Input;
 use folkmoot_proto::{LogIndex, LogTime, Term, Zxid};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Stamp;
 use super::kernel_nodes;
 use super::key::{Key, PathKey, encode_node_key};
-use super::record::{RestoreError, encode_node, hash_buffer, hash_record};
+use super::record::{
+    RestoreError, decode_node, decode_value, encode_node, hash_buffer, hash_record,
+};
 use super::store::{Store, indexes};
 use super::tree::{NodeId, Tree};
 use super::value::{Counters, Directory, Node, NodeFixed, Value};
@@ -111,20 +114,48 @@ impl State {
 
     /// Puts a record of a checkpoint in its place, with its indexes. Records come in rising order,
     /// so that a node's parent is there before it.
-    pub(super) fn restore(&mut self, key: Key, value: Value) -> Result<(), RestoreError> {
-        for (index, value) in indexes(&key, &value) {
+    pub(super) fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+        let of = Key::decode(key)?;
+        if let Key::Node(path) = of {
+            return self.restore_node(path, key, value);
+        }
+        let value = decode_value(&of, value)?;
+        for (index, value) in indexes(&of, &value) {
             self.put(index, Some(value));
         }
-        let (Key::Node(path), Value::Node(node)) = (&key, &value) else {
-            self.put(key, Some(value));
-            return Ok(());
+        self.put(of, Some(value));
+        Ok(())
+    }
+
+    fn restore_node(
+        &mut self,
+        path: PathKey,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), RestoreError> {
+        let mut input = Input::new(value);
+        let decoded = decode_node(&mut input);
+        let decoded = decoded.and_then(|decoded| input.finish().map(|()| decoded));
+        let (record, data) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                let key = Key::Node(path);
+                return Err(RestoreError::Value { key, error });
+            }
         };
-        if !self.tree.restore(path.as_str(), node) {
+        if !self.tree.restore(path.as_str(), &record, data) {
             let path = path.as_str().to_owned();
             return Err(RestoreError::BrokenTree { path });
         }
+        if let Some(owner) = record.fixed.owner {
+            self.put(Key::EphemeralOf(owner, path), Some(Value::Present));
+        }
         self.counters.nodes += 1;
-        let hash = hash_record(&key, &value, &mut self.buffer);
+        // One value has one encoding, so these bytes are those that would be made of it.
+        self.buffer.clear();
+        self.buffer.extend_from_slice(key);
+        self.buffer.extend_from_slice(value);
+        let hash = hash_buffer(key.len(), &mut self.buffer);
         self.records_hash = self.records_hash.wrapping_add(hash);
         Ok(())
     }

@@ -84,10 +84,9 @@ pub(super) fn encode_value(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// The value of a record.
+/// The value of a record of any table but the nodes'.
 pub(super) fn decode_value(key: &Key, bytes: &[u8]) -> Result<Value, RestoreError> {
     let value = match key {
-        Key::Node(_) => NodeRecord::from_compact(bytes).map(|node| Value::Node(Box::new(node))),
         Key::Session(_) => Session::from_compact(bytes).map(|it| Value::Session(Box::new(it))),
         Key::Reply(..) => StoredReply::from_compact(bytes).map(|it| Value::Reply(Box::new(it))),
         Key::Completion(..) => {
@@ -148,39 +147,37 @@ pub(super) fn encode_node(node: &Node<'_>, out: &mut Vec<u8>) {
     put_byte_string(out, node.data);
 }
 
-impl Compact for NodeRecord {
-    fn encode(&self, out: &mut Vec<u8>) {
-        encode_node(&self.as_node(), out);
-    }
-
-    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
-        let czxid = Zxid::decode(input)?;
-        let since_creation =
-            |input: &mut Input<'_>| Ok(Zxid(czxid.0.wrapping_add(input.number()?)));
-        let mzxid = since_creation(input)?;
-        let pzxid = since_creation(input)?;
-        let ctime = WallTime::decode(input)?;
-        let mtime = WallTime(ctime.0.wrapping_add(input.number()?));
-        let version = input.number()?;
-        let directory = Directory {
-            pzxid,
-            cversion: input.number()?,
-            children: input.number()?,
-            sequence: input.number()?,
-        };
-        Ok(Self {
-            fixed: NodeFixed {
-                czxid,
-                ctime,
-                owner: Compact::decode(input)?,
-            },
-            data: Compact::decode(input)?,
-            mzxid,
-            mtime,
-            version,
-            directory,
-        })
-    }
+/// A node's record without its value, and its value.
+pub(super) fn decode_node<'a>(
+    input: &mut Input<'a>,
+) -> Result<(NodeRecord, &'a [u8]), DecodeError> {
+    let czxid = Zxid::decode(input)?;
+    let since_creation = |number: u64| Zxid(czxid.0.wrapping_add(number));
+    let mzxid = since_creation(input.number()?);
+    let pzxid = since_creation(input.number()?);
+    let ctime = WallTime::decode(input)?;
+    let mtime = WallTime(ctime.0.wrapping_add(input.number()?));
+    let version = input.number()?;
+    let directory = Directory {
+        pzxid,
+        cversion: input.number()?,
+        children: input.number()?,
+        sequence: input.number()?,
+    };
+    let fixed = NodeFixed {
+        czxid,
+        ctime,
+        owner: Compact::decode(input)?,
+    };
+    let record = NodeRecord {
+        data: bytes::Bytes::new(),
+        fixed,
+        mzxid,
+        mtime,
+        version,
+        directory,
+    };
+    Ok((record, input.byte_string()?))
 }
 
 folkmoot_proto::compact_struct!(Session {

@@ -71,11 +71,6 @@ pub(crate) fn indexes(key: &Key, value: &Value) -> Vec<(Key, Value)> {
         (&Key::Upload(digest), Value::Upload(upload)) => {
             vec![(Key::UploadOf(upload.session, digest), Value::Present)]
         }
-        (Key::Node(path), Value::Node(node)) => {
-            let owner = node.fixed.owner.into_iter();
-            let key = |owner| (Key::EphemeralOf(owner, path.clone()), Value::Present);
-            owner.map(key).collect()
-        }
         _ => Vec::new(),
     }
 }

@@ -265,7 +265,7 @@ impl Tree {
 
     /// Adds a node as a checkpoint has it, before its children. False, and nothing added, if its
     /// parent is not there or can have no children.
-    pub(super) fn restore(&mut self, path: &str, record: &NodeRecord) -> bool {
+    pub(super) fn restore(&mut self, path: &str, record: &NodeRecord, data: &[u8]) -> bool {
         let Directory {
             pzxid,
             cversion,
@@ -285,7 +285,7 @@ impl Tree {
         if !fits {
             return false;
         }
-        let id = self.insert(path, record.fixed, &record.data);
+        let id = self.insert(path, record.fixed, data);
         let slot = self.slot_mut(id);
         slot.mzxid = record.mzxid;
         slot.mtime = record.mtime;
