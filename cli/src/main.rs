@@ -1,2 +1,141 @@
-//! Folkmoot.
-fn main() {}
+//! `folkmoot`: one command for server, operator, user and plugin author.
+
+mod args;
+mod cluster;
+mod connect;
+mod dev;
+mod failure;
+mod init;
+mod lock;
+mod node;
+mod output;
+mod pki;
+mod plugin;
+mod server;
+mod watch;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::args::{Cli, Cluster, Command, Format};
+use crate::connect::{Interrupts, with_session};
+use crate::failure::{CONFIGURATION, Failure};
+use crate::output::{Output, note};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::CompileComponent { input, output } = &cli.command {
+        // Before anything has threads: it limits its own process.
+        return folkmoot_host::compile::compile_main(input, output);
+    }
+    log_to_stderr(&cli);
+    let format = cli.global.output;
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(CONFIGURATION, "runtime", error))
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            report(&failure, format);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<u8, Failure> {
+    let out = Output {
+        format: cli.global.output,
+    };
+    let global = cli.global;
+    match cli.command {
+        Command::Init(arguments) => init::run(&arguments, out)?,
+        Command::Server { config } => server::run(&config).await?,
+        Command::Dev(arguments) => dev::run(arguments).await?,
+        Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
+        Command::Lock(arguments) => {
+            let body = async |session: &_| lock::run(session, arguments).await;
+            return with_session(&global, Interrupts::AreTheBodys, body).await;
+        }
+        command => {
+            let body = async |session: &_| operate(session, command, out).await;
+            with_session(&global, Interrupts::End, body).await?;
+        }
+    }
+    Ok(0)
+}
+
+/// The commands that ask one thing of a session.
+async fn operate(
+    session: &folkmoot_client::Session,
+    command: Command,
+    out: Output,
+) -> Result<(), Failure> {
+    match command {
+        Command::Get { path, read } => node::get(session, &path, read, out).await,
+        Command::Set {
+            path,
+            value,
+            expect,
+            guards,
+        } => node::set(session, &path, value, expect, &guards.guards, out).await,
+        Command::Create(arguments) => node::create(session, arguments, out).await,
+        Command::Delete {
+            path,
+            expect,
+            guards,
+        } => node::delete(session, &path, expect, &guards.guards, out).await,
+        Command::Ls { path, read } => node::list(session, &path, read, out).await,
+        Command::Stat { path, read } => node::stat(session, &path, read, out).await,
+        Command::Watch(arguments) => watch::run(session, arguments, out).await,
+        Command::Call {
+            mount,
+            operation,
+            payload,
+            guards,
+        } => node::call(session, &mount, &operation, payload, &guards.guards, out).await,
+        Command::Plugin(command) => plugin::plugin(session, command, out).await,
+        Command::Mount(command) => plugin::mount(session, command, out).await,
+        Command::Init(_)
+        | Command::Server { .. }
+        | Command::Dev(_)
+        | Command::Lock(_)
+        | Command::Cluster(_)
+        | Command::CompileComponent { .. } => Ok(()),
+    }
+}
+
+fn report(failure: &Failure, format: Format) {
+    if failure.message.is_empty() {
+        return;
+    }
+    match format {
+        Format::Text => note(format!("folkmoot: {}", failure.message)),
+        Format::Json => {
+            note(
+                json!({ "error": failure.code, "message": failure.message, "exit": failure.exit }),
+            );
+        }
+    }
+}
+
+fn log_to_stderr(cli: &Cli) {
+    let serves = matches!(cli.command, Command::Server { .. } | Command::Dev(_));
+    let level = match cli.global.verbose {
+        0 if serves => "warn,folkmoot=info",
+        0 => "off",
+        1 => "warn,folkmoot=info,folkmoot_client=debug,folkmoot_server=debug",
+        _ => "debug,quinn=info,quinn_proto=info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FOLKMOOT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -14,7 +14,7 @@ use crate::link::{self, Link};
 use crate::tls;
 
 /// An endpoint that has not answered by then is given up.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The next endpoint is tried beside the ones before it after this long. A member on another
 /// continent answers in less.
@@ -179,16 +179,15 @@ impl Connector {
         ask: impl AsyncFnOnce(&quinn::Connection) -> Result<T, AttemptError>,
     ) -> Result<T, AttemptError> {
         let dialler = self.dialler();
+        let within = ATTEMPT_TIMEOUT.min(self.config.connect_timeout);
         let attempt = async {
             let connection = dialler.connect(endpoint).await?;
             let answer = ask(&connection).await;
             connection.close(quinn::VarInt::from_u32(0), b"the client is done");
             answer
         };
-        let result = tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await;
-        result.unwrap_or(Err(AttemptError::NoAnswer {
-            after: ATTEMPT_TIMEOUT,
-        }))
+        let result = tokio::time::timeout(within, attempt).await;
+        result.unwrap_or(Err(AttemptError::NoAnswer { after: within }))
     }
 
     /// Closes every connection, and waits a moment for members to hear of it.

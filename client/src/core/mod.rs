@@ -8,6 +8,8 @@
 mod lease;
 mod reads;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use std::collections::VecDeque;

@@ -149,19 +149,16 @@ impl Requests {
         if id <= self.answered {
             return Ok(None);
         }
-        if id != self.answered.next() || id >= self.next_to_send {
-            return Err(Violation::ReplyOutOfOrder {
-                id,
-                expected: self.answered.next(),
-            });
-        }
-        let Some(pending) = self.pending.pop_front() else {
-            return Err(Violation::ReplyOutOfOrder {
-                id,
-                expected: self.answered.next(),
-            });
+        let expected = self.answered.next();
+        let Some(pending) = self
+            .pending
+            .pop_front_if(|front| front.sent && id == expected)
+        else {
+            return Err(Violation::ReplyOutOfOrder { id, expected });
         };
         self.answered = id;
+        // A refusal of an earlier sending may have set it back; this answer is of a later one.
+        self.next_to_send = self.next_to_send.max(id.next());
         self.backoff = Backoff::default();
         if let Some(place) = self.internal.iter().position(|internal| *internal == id) {
             self.internal.swap_remove(place);

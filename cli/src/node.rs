@@ -1,0 +1,194 @@
+//! `get`, `set`, `create`, `delete`, `ls`, `stat`, `call`: one operation, one result.
+
+use std::io::Read;
+
+use folkmoot_client::{Guard, NodeKind, Refusal, Session, WriteError};
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::failure::Failure;
+use crate::output::{self, Output};
+
+pub(crate) async fn get(
+    session: &Session,
+    path: &str,
+    read: args::ReadOptions,
+    out: Output,
+) -> Result<(), Failure> {
+    let node = reader(session, read).get(path).await?;
+    if out.format == args::Format::Text {
+        out.bytes(&node.data)?;
+        // A terminal's prompt belongs on a line of its own; a pipe gets the value alone.
+        if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            out.bytes(b"\n")?;
+        }
+        return Ok(());
+    }
+    let (key, text) = output::value(&node.data);
+    let stat = output::stat_document(path, &node.stat);
+    out.print(
+        "",
+        &json!({ "path": path, key: text, "stat": stat, "zxid": node.zxid }),
+    )
+}
+
+pub(crate) async fn set(
+    session: &Session,
+    path: &str,
+    value: args::Value,
+    expect: Option<u64>,
+    guards: &[Guard],
+    out: Output,
+) -> Result<(), Failure> {
+    let data = match value.file {
+        Some(file) => std::fs::read(&file).map_err(|error| Failure::file(&file, &error))?,
+        None => text_or_stdin(value.value.unwrap_or_default())?,
+    };
+    let written = writer(session, guards).set(path, data, expect).await?;
+    let document = json!({ "path": path, "version": written.version, "zxid": written.zxid });
+    out.print(&format!("version {}", written.version), &document)
+}
+
+pub(crate) async fn create(
+    session: &Session,
+    create: args::Create,
+    out: Output,
+) -> Result<(), Failure> {
+    let kind = NodeKind {
+        ephemeral: create.ephemeral,
+        sequential: create.sequential,
+    };
+    let data = text_or_stdin(create.value)?;
+    if create.parents {
+        create_parents(session, &create.path).await?;
+    }
+    let writer = writer(session, &create.guards.guards);
+    let created = writer.create(&create.path, data, kind).await?;
+    let document = json!({ "path": created.path, "zxid": created.zxid });
+    out.print(&created.path, &document)?;
+    if create.ephemeral {
+        output::note("the node goes when this command is interrupted");
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+async fn create_parents(session: &Session, path: &str) -> Result<(), Failure> {
+    for (end, _) in path.match_indices('/').filter(|(end, _)| *end > 0) {
+        let parent = path.get(..end).unwrap_or_default();
+        match session
+            .create(parent, Vec::new(), NodeKind::PERSISTENT)
+            .await
+        {
+            Ok(_) | Err(WriteError::Refused(Refusal::NodeExists { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn delete(
+    session: &Session,
+    path: &str,
+    expect: Option<u64>,
+    guards: &[Guard],
+    out: Output,
+) -> Result<(), Failure> {
+    let zxid = writer(session, guards).delete(path, expect).await?;
+    out.print(
+        &format!("deleted {path}"),
+        &json!({ "path": path, "zxid": zxid }),
+    )
+}
+
+pub(crate) async fn list(
+    session: &Session,
+    path: &str,
+    read: args::ReadOptions,
+    out: Output,
+) -> Result<(), Failure> {
+    let children = reader(session, read).children(path).await?;
+    if out.format == args::Format::Text {
+        let lines: Vec<_> = children
+            .names
+            .iter()
+            .map(|name| format!("{name}\n"))
+            .collect();
+        return out.bytes(lines.concat().as_bytes());
+    }
+    let document = json!({ "path": path, "children": children.names, "zxid": children.zxid });
+    out.print("", &document)
+}
+
+pub(crate) async fn stat(
+    session: &Session,
+    path: &str,
+    read: args::ReadOptions,
+    out: Output,
+) -> Result<(), Failure> {
+    match reader(session, read).exists(path).await? {
+        Some(stat) => out.print(
+            &output::stat_text(&stat),
+            &output::stat_document(path, &stat),
+        ),
+        None => {
+            let refusal = folkmoot_client::ReadRefusal::NoNode {
+                path: path.to_owned(),
+            };
+            Err(folkmoot_client::ReadError::Refused(refusal).into())
+        }
+    }
+}
+
+pub(crate) async fn call(
+    session: &Session,
+    mount: &str,
+    operation: &str,
+    payload: String,
+    guards: &[Guard],
+    out: Output,
+) -> Result<(), Failure> {
+    let payload = text_or_stdin(payload)?;
+    let reply = writer(session, guards)
+        .call(mount, operation, payload)
+        .await?;
+    match out.format {
+        args::Format::Text => {
+            out.bytes(&reply)?;
+            out.bytes(b"\n")
+        }
+        args::Format::Json => {
+            let document = serde_json::from_slice::<Value>(&reply).unwrap_or_else(|_| {
+                let (key, text) = output::value(&reply);
+                json!({ key: text })
+            });
+            out.print("", &document)
+        }
+    }
+}
+
+fn reader(session: &Session, options: args::ReadOptions) -> Session {
+    if options.linearizable {
+        session.linearizable()
+    } else {
+        session.clone()
+    }
+}
+
+fn writer(session: &Session, guards: &[Guard]) -> Session {
+    guards.iter().fold(session.clone(), |session, guard| {
+        session.guarded_by(guard.clone())
+    })
+}
+
+fn text_or_stdin(text: String) -> Result<Vec<u8>, Failure> {
+    if text != "-" {
+        return Ok(text.into_bytes());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::configuration(format!("can not read stdin: {error}")))?;
+    Ok(bytes)
+}
