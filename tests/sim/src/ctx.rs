@@ -1,17 +1,20 @@
 //! What every part of the world works with: the time, the queue, the networks, the checks.
 
+use folkmoot_core::execution::{ConnectionId, StreamId};
 use folkmoot_core::log::OpId;
 use folkmoot_proto::MemberId;
 use folkmoot_proto::peer::PeerMessage;
 
 use crate::dice::Dice;
 use crate::faults::Fault;
+use crate::history::History;
 use crate::invariants::Checks;
-use crate::member::{SnapshotParcel, Thread};
+use crate::member::{SnapshotParcel, Thread, ToExecution};
 use crate::network::{Network, Parcel, PeerStream};
 use crate::seen::Seen;
 use crate::time::{Moment, Queue};
 use crate::trace::Trace;
+use crate::wires::{ClientId, Down, Up, Wires};
 
 /// What can happen.
 #[derive(Debug)]
@@ -43,8 +46,24 @@ pub(crate) enum Happening {
         life: u64,
         op: OpId,
     },
-    /// A checkpoint was written.
-    CheckpointDone { member: MemberId, life: u64 },
+    /// Work beside a member's threads is done.
+    WorkDone {
+        member: MemberId,
+        life: u64,
+        input: ToExecution,
+    },
+    /// Something of a client's arrives at its member.
+    Up(ConnectionId, Up),
+    /// Something arrives at a client.
+    Down(ClientId, ConnectionId, Down),
+    /// A member hears that a client's connection is gone.
+    WireLost {
+        member: MemberId,
+        life: u64,
+        connection: ConnectionId,
+    },
+    /// A client takes a turn.
+    ClientTurn { client: ClientId, turn: u64 },
     /// Something goes wrong, or is mended.
     Fault(Fault),
 }
@@ -55,10 +74,14 @@ pub(crate) struct Ctx {
     pub(crate) now: Moment,
     pub(crate) queue: Queue<Happening>,
     pub(crate) network: Network,
+    pub(crate) wires: Wires,
     pub(crate) dice: Dice,
     pub(crate) seen: Seen,
     pub(crate) trace: Trace,
     pub(crate) checks: Checks,
+    pub(crate) history: History,
+    /// A client may have come to believe something: the world holds it against the others.
+    pub(crate) believes: bool,
 }
 
 impl Ctx {
@@ -81,5 +104,52 @@ impl Ctx {
         for (member, peer, at) in broken.heard {
             self.queue.push(at, Happening::PeerLost { member, peer });
         }
+    }
+
+    /// Sends to a client, on a stream or on its connection's control stream.
+    pub(crate) fn send_down(
+        &mut self,
+        stream: Option<StreamId>,
+        connection: Option<ConnectionId>,
+        down: Down,
+    ) {
+        let connection = connection.or_else(|| self.wires.connection_of(stream?));
+        let Some(connection) = connection else {
+            return;
+        };
+        let Some(client) = self.wires.wire(connection).map(|wire| wire.client) else {
+            return;
+        };
+        if let Some(at) = self.wires.down(self.now, connection, stream) {
+            self.queue
+                .push(at, Happening::Down(client, connection, down));
+        }
+    }
+
+    /// Sends to a client's member.
+    pub(crate) fn send_up(&mut self, connection: ConnectionId, up: Up) {
+        if let Some(at) = self.wires.up(self.now, connection, &up) {
+            self.queue.push(at, Happening::Up(connection, up));
+        }
+    }
+
+    /// A client's connection is gone; both ends hear of it.
+    pub(crate) fn cut_wire(&mut self, connection: ConnectionId) {
+        let Some((wire, heard)) = self.wires.cut(connection) else {
+            return;
+        };
+        let member = wire.member;
+        self.queue.push(
+            self.now.plus_micros(heard[0]),
+            Happening::WireLost {
+                member,
+                life: wire.life,
+                connection,
+            },
+        );
+        self.queue.push(
+            self.now.plus_micros(heard[1]),
+            Happening::Down(wire.client, connection, Down::Lost),
+        );
     }
 }

@@ -6,6 +6,7 @@ use folkmoot_proto::MemberId;
 use crate::dice::Dice;
 use crate::disk::CrashKind;
 use crate::time::Moment;
+use crate::wires::ClientId;
 
 /// Something that goes wrong, or is mended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(crate) enum Fault {
     Next,
     Crash(MemberId, CrashKind),
     Start(MemberId),
+    /// A process ends by itself, since its disk failed.
+    End(MemberId),
     Wipe(MemberId),
     Rot(MemberId),
     Pause(MemberId),
@@ -32,6 +35,13 @@ pub(crate) enum Fault {
     StallExecution(MemberId, u64),
     JumpWallClock(MemberId, i64),
     Transfer(MemberId),
+    PauseClient(ClientId),
+    ResumeClient(ClientId),
+    CrashClient(ClientId),
+    MoveClient(ClientId),
+    BlockClient(ClientId),
+    /// Clients begin nothing new.
+    Quiet,
     /// All faults end.
     Heal,
 }
@@ -83,7 +93,6 @@ impl Shape {
 pub(crate) struct MemberView {
     pub(crate) id: MemberId,
     pub(crate) up: bool,
-    pub(crate) paused: bool,
     pub(crate) leads: bool,
 }
 
@@ -93,20 +102,23 @@ pub(crate) struct Schedule {
     dice: Dice,
     /// Typical microseconds between two faults.
     gap: u64,
-    weights: [u64; 12],
-    pub(crate) partitioned: bool,
+    weights: [u64; 16],
+    clients: u64,
     pub(crate) healed: bool,
 }
 
 impl Schedule {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, clients: usize) -> Self {
         let mut dice = Dice::new(seed, "faults");
-        let mut weights = [20, 8, 20, 10, 4, 6, 2, 2, 6, 4, 3, 1];
+        let mut weights = [20, 8, 20, 10, 4, 6, 2, 2, 6, 4, 3, 1, 14, 4, 10, 6];
         // Each world leaves some kinds out and has others more often.
         for weight in &mut weights {
             *weight *= dice.pick(&[0, 1, 1, 1, 4]).copied().unwrap_or(1);
         }
         weights[0] += 1;
+        if clients == 0 {
+            weights[12..].fill(0);
+        }
         Self {
             gap: dice
                 .pick(&[300_000, 800_000, 2_000_000])
@@ -114,7 +126,7 @@ impl Schedule {
                 .unwrap_or(800_000),
             dice,
             weights,
-            partitioned: false,
+            clients: clients as u64,
             healed: false,
         }
     }
@@ -153,7 +165,26 @@ impl Schedule {
                 vec![(0, Fault::JumpWallClock(id, jump))]
             }
             10 => self.for_a_while(Fault::Storm, Fault::StormEnds, 4_000_000),
-            _ => vec![(0, Fault::Transfer(id))],
+            11 => vec![(0, Fault::Transfer(id))],
+            kind => self.client_fault(kind),
+        }
+    }
+
+    fn client_fault(&mut self, kind: usize) -> Vec<(u64, Fault)> {
+        let client = ClientId(self.dice.below(self.clients) as usize);
+        match kind {
+            12 => {
+                let longest = self.dice.pick(&[200_000, 3_000_000, 9_000_000]).copied();
+                let longest = longest.unwrap_or(3_000_000);
+                self.for_a_while(
+                    Fault::PauseClient(client),
+                    Fault::ResumeClient(client),
+                    longest,
+                )
+            }
+            13 => vec![(0, Fault::CrashClient(client))],
+            14 => vec![(0, Fault::MoveClient(client))],
+            _ => vec![(0, Fault::BlockClient(client))],
         }
     }
 

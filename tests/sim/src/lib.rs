@@ -13,20 +13,26 @@
 )]
 #![allow(dead_code, reason = "what whole members need is there before they are")]
 
+mod client;
 mod clock;
 mod ctx;
 mod dice;
 mod disk;
 mod faults;
+mod history;
 mod invariants;
 mod member;
 mod network;
+mod oracle;
 mod run;
+mod runtime;
+pub mod scenarios;
 mod seen;
 mod store;
 mod time;
 mod trace;
 mod violation;
+mod wires;
 mod world;
 
 pub use run::{Report, run_seed, run_seeds};
@@ -38,6 +44,10 @@ pub use violation::Violation;
 pub enum Layers {
     /// Consensus; log and execution are small models.
     Consensus,
+    /// Consensus and the log on a simulated disk; execution is a small model.
+    Log,
+    /// All of it.
+    Whole,
 }
 
 /// How a world is lived.

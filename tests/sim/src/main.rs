@@ -1,5 +1,8 @@
 //! `folkmoot-sim`: runs the simulator from the command line.
 
+#[cfg(feature = "mutants")]
+mod mutants;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -49,6 +52,15 @@ enum Command {
         #[command(flatten)]
         world: WorldArguments,
     },
+    /// Takes each rule out once, looks for the seed that finds it, and writes `docs/mutants.md`.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Only in this process, and only this one.
+        #[arg(long)]
+        mutation: Option<String>,
+        /// Only these; the page is not written then.
+        names: Vec<String>,
+    },
 }
 
 #[derive(Args, Clone, Copy)]
@@ -57,7 +69,7 @@ struct WorldArguments {
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Which parts of a member are the kernel's own.
-    #[arg(long, value_enum, default_value_t = LayersArgument::Consensus)]
+    #[arg(long, value_enum, default_value_t = LayersArgument::Whole)]
     layers: LayersArgument,
 }
 
@@ -65,6 +77,10 @@ struct WorldArguments {
 enum LayersArgument {
     /// Consensus alone.
     Consensus,
+    /// Consensus and the log on a simulated disk.
+    Log,
+    /// All of it.
+    Whole,
 }
 
 impl WorldArguments {
@@ -73,6 +89,8 @@ impl WorldArguments {
             seconds: self.seconds,
             layers: match self.layers {
                 LayersArgument::Consensus => Layers::Consensus,
+                LayersArgument::Log => Layers::Log,
+                LayersArgument::Whole => Layers::Whole,
             },
             verbose,
         }
@@ -93,6 +111,11 @@ fn main() -> ExitCode {
             world,
         } => one(seed, &world.options(verbose)),
         Command::Meta { seeds, world } => meta(seeds, &world.options(false)),
+        #[cfg(feature = "mutants")]
+        Command::Mutants { mutation, names } => match mutation {
+            Some(name) => mutants::one(&name),
+            None => mutants::all(&names),
+        },
     }
 }
 
@@ -180,6 +203,8 @@ fn arguments(options: &Options) -> String {
     }
     match options.layers {
         Layers::Consensus => text.push_str(" --layers consensus"),
+        Layers::Log => text.push_str(" --layers log"),
+        Layers::Whole => {}
     }
     text
 }

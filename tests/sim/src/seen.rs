@@ -32,7 +32,9 @@ events! {
     Deposed => "leaders deposed",
     /// A follower's log was truncated.
     ConflictRepaired => "conflicts repaired",
-    /// A member that fell behind got a snapshot.
+    /// A peer's snapshot arrived.
+    SnapshotReceived => "snapshots received",
+    /// A member that fell behind goes on from a snapshot.
     SnapshotInstalled => "snapshots installed",
     /// A member's process ended without warning.
     Crash => "crashes",

@@ -1,27 +1,35 @@
 //! One world: a cluster, its clients, and what goes wrong, all from one seed.
 
 use bytes::Bytes;
+use folkmoot_core::execution::{ClientEvent, ConnectionId};
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::peer::PeerMessage;
-use folkmoot_proto::{ClusterId, LogIndex, MemberId, WallTime};
+use folkmoot_proto::{LogIndex, MemberId, WallTime};
 
-use crate::Options;
+use crate::client::{Client, REGISTERS};
 use crate::ctx::{Ctx, Happening};
 use crate::dice::Dice;
 use crate::faults::{Fault, MemberView, Schedule};
+use crate::history::History;
 use crate::invariants::Checks;
-use crate::member::{Member, SnapshotParcel, ToExecution, ToLog, ToNetwork};
+use crate::member::{CLUSTER, Member, SnapshotParcel, ToExecution, ToLog, ToNetwork};
 use crate::network::{Network, Parcel};
 use crate::seen::{Event, Seen};
 use crate::time::{Moment, Queue};
 use crate::trace::Trace;
 use crate::violation::{Checked, Violation};
+use crate::wires::{ClientId, Up, Wires};
+use crate::{Layers, Options};
+
+/// What happens in a world at most, about 20 times what does in one of 60 s: more is a livelock.
+const HAPPENINGS_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) ctx: Ctx,
     members: Vec<Member>,
+    clients: Vec<Client>,
     schedule: Schedule,
     end: Moment,
     heal_at: Moment,
@@ -38,6 +46,11 @@ impl World {
         let voters = dice.pick(&[1, 3, 3, 3, 3, 5]).copied().unwrap_or(3);
         let bootstrap = bootstrap(voters);
         let ids = (1..=voters).map(MemberId);
+        let whole = options.layers == Layers::Whole;
+        let clients = match whole {
+            true => dice.between(2, 4) as usize,
+            false => 0,
+        };
         let end = Moment::START.plus_millis(options.seconds * 1000);
         let heal_at = Moment(end.0 / 4 * 3);
         Self {
@@ -45,15 +58,21 @@ impl World {
                 now: Moment::START,
                 queue: Queue::new(),
                 network: Network::new(seed, voters),
+                wires: Wires::new(seed),
                 dice,
                 seen: Seen::default(),
                 trace: Trace::new(options.verbose),
-                checks: Checks::new(voters as usize),
+                checks: Checks::new(voters as usize, whole),
+                history: History::new(REGISTERS),
+                believes: false,
             },
             members: ids
-                .map(|id| Member::new(seed, id, bootstrap.clone()))
+                .map(|id| Member::new(seed, id, bootstrap.clone(), options.layers))
                 .collect(),
-            schedule: Schedule::new(seed),
+            clients: (0..clients)
+                .map(|id| Client::new(seed, ClientId(id)))
+                .collect(),
+            schedule: Schedule::new(seed, clients),
             end,
             heal_at,
             damaged: None,
@@ -64,23 +83,36 @@ impl World {
 
     /// Lives the whole life of the world.
     pub(crate) fn run(&mut self) -> Checked {
-        for member in &mut self.members {
-            member.start(&mut self.ctx)?;
+        for id in 1..=self.members.len() as u64 {
+            self.start(MemberId(id))?;
+        }
+        for client in &mut self.clients {
+            client.begin(&mut self.ctx);
         }
         let first = self.schedule.next_at(Moment::START);
         self.ctx.queue.push(first, Happening::Fault(Fault::Next));
         self.ctx
             .queue
             .push(self.heal_at, Happening::Fault(Fault::Heal));
+        let mut happened = 0_u64;
         while let Some((at, happening)) = self.ctx.queue.pop() {
             if at > self.end {
                 break;
             }
             self.ctx.now = at;
+            happened += 1;
+            if happened > HAPPENINGS_MAX {
+                return Err(Violation::new(
+                    "livelock",
+                    format!("{happened} things happened by {at}"),
+                ));
+            }
             self.happen(happening)?;
+            self.hold_against_clients()?;
         }
         self.ctx.now = self.end;
-        self.progress()
+        self.progress()?;
+        Checks::linearizable(&self.ctx.history)
     }
 
     fn happen(&mut self, happening: Happening) -> Checked {
@@ -125,13 +157,82 @@ impl World {
                     self.member(member).give_log(ToLog::Done(op, result));
                 }
             }
-            Happening::CheckpointDone { member, life } => {
+            Happening::WorkDone {
+                member,
+                life,
+                input,
+            } => {
+                self.of_life(member, life).give_execution(input);
+            }
+            Happening::Up(connection, up) => self.up(connection, up),
+            Happening::Down(client, connection, down) => {
+                self.ctx.trace.note(
+                    self.ctx.now,
+                    "down",
+                    [client.0 as u64, connection.0],
+                    || format!("client {}: {down:?}", client.0),
+                );
+                return self.clients[client.0].receive(&mut self.ctx, connection, down);
+            }
+            Happening::ClientTurn { client, turn } => {
+                let reach: Vec<_> = self.members.iter().map(Member::reachable).collect();
+                return self.clients[client.0].turn(&mut self.ctx, turn, &reach);
+            }
+            Happening::WireLost {
+                member,
+                life,
+                connection,
+            } => {
+                let event = ClientEvent::ConnectionClosed { connection };
                 self.of_life(member, life)
-                    .give_execution(ToExecution::CheckpointDone);
+                    .give_execution(ToExecution::Client(event));
             }
             Happening::Fault(fault) => return self.fault(fault),
         }
         Ok(())
+    }
+
+    /// What clients believe at this instant fits together and fits what was just committed.
+    fn hold_against_clients(&mut self) -> Checked {
+        let Self { ctx, clients, .. } = self;
+        let now = ctx.now;
+        let has_lease = |id| clients.iter().any(|client| client.has_lease(now, id));
+        for _ in 0..ctx.checks.expiries(has_lease)? {
+            ctx.seen.count(Event::SessionExpired);
+        }
+        if std::mem::take(&mut ctx.believes) {
+            let believers = clients.iter().flat_map(|client| client.beliefs(now));
+            crate::invariants::locks::check(believers)?;
+        }
+        Ok(())
+    }
+
+    /// Something of a client's arrives, unless its connection broke on the way.
+    fn up(&mut self, connection: ConnectionId, up: Up) {
+        let Some(wire) = self.ctx.wires.wire(connection) else {
+            return;
+        };
+        let (member, life, client) = (wire.member, wire.life, wire.client.0);
+        self.ctx
+            .trace
+            .note(self.ctx.now, "up", [client as u64, member.0], || {
+                format!("client {client} to {member}: {up:?}")
+            });
+        let event = match up {
+            Up::Frame(stream, frame) => ClientEvent::Frame {
+                connection,
+                stream,
+                frame,
+            },
+            Up::StreamClosed(stream) => ClientEvent::StreamClosed { stream },
+            Up::Heartbeat(sequence, sessions) => ClientEvent::Heartbeat {
+                connection,
+                sequence,
+                sessions,
+            },
+        };
+        self.of_life(member, life)
+            .give_execution(ToExecution::Client(event));
     }
 
     fn parcel(&mut self, parcel: Parcel) {
@@ -203,6 +304,8 @@ impl World {
                 | Fault::Mend
                 | Fault::MendDisk(_)
                 | Fault::StormEnds
+                | Fault::ResumeClient(_)
+                | Fault::Quiet
         );
         if self.schedule.healed && !after_heal {
             return Ok(());
@@ -213,12 +316,8 @@ impl World {
         match fault {
             Fault::Next => self.next_fault(),
             Fault::Crash(id, kind) => self.crash(id, kind),
-            Fault::Start(id) => {
-                let Self { ctx, members, .. } = self;
-                if !members[place(id)].is_up() {
-                    members[place(id)].start(ctx)?;
-                }
-            }
+            Fault::End(id) => self.crash(id, crate::disk::CrashKind::Process),
+            Fault::Start(id) => self.start(id)?,
             Fault::Wipe(id) => self.wipe(id),
             Fault::Rot(id) => self.rot(id),
             Fault::Pause(id) => self.member(id).pause(),
@@ -261,6 +360,15 @@ impl World {
                 self.members[place(id)].jump_wall_clock(millis);
             }
             Fault::Transfer(id) => self.member(id).give_network(ToNetwork::Transfer),
+            Fault::PauseClient(id) => self.clients[id.0].pause(&mut self.ctx),
+            Fault::ResumeClient(id) => return self.clients[id.0].resume(&mut self.ctx),
+            Fault::CrashClient(id) => self.clients[id.0].crash(&mut self.ctx),
+            Fault::MoveClient(id) => self.clients[id.0].move_away(&mut self.ctx),
+            Fault::BlockClient(id) => self.clients[id.0].block_link(&mut self.ctx),
+            Fault::Quiet => self
+                .clients
+                .iter_mut()
+                .for_each(|client| client.quiet = true),
             Fault::Heal => return self.heal(),
         }
         Ok(())
@@ -291,6 +399,25 @@ impl World {
         }
     }
 
+    /// Starts a member that is down. A folder that its disk has damaged beyond use is emptied, as
+    /// an operator would do.
+    fn start(&mut self, id: MemberId) -> Checked {
+        let Self { ctx, members, .. } = self;
+        let member = &mut members[place(id)];
+        if member.is_up() || member.start(ctx)? {
+            return Ok(());
+        }
+        member.wipe(ctx);
+        self.wiped = true;
+        match member.start(ctx)? {
+            true => Ok(()),
+            false => Err(Violation::new(
+                "recovery",
+                format!("member {id} refuses an empty folder"),
+            )),
+        }
+    }
+
     /// Whether a member that is down may lose acknowledged data: what the promise speaks of is a
     /// majority of disks that keep theirs, so all it had is on a majority without it.
     fn may_lose(&mut self, id: MemberId) -> bool {
@@ -316,6 +443,7 @@ impl World {
     fn rot(&mut self, id: MemberId) {
         if self.may_lose(id) && self.members[place(id)].disk.rot() {
             self.damaged = Some(id);
+            self.members[place(id)].rotted = true;
             self.ctx.seen.count(Event::BitRot);
         }
     }
@@ -325,17 +453,26 @@ impl World {
         self.schedule.healed = true;
         self.ctx.network.calm();
         self.fault(Fault::Mend)?;
-        let Self { ctx, members, .. } = self;
-        for member in members.iter_mut() {
-            member.disk.heal();
-            if !member.is_up() {
-                member.start(ctx)?;
+        for place in 0..self.members.len() {
+            self.members[place].disk.heal();
+            self.start(MemberId(place as u64 + 1))?;
+            let Self { ctx, members, .. } = self;
+            if members[place].is_paused() {
+                members[place].resume(ctx);
             }
-            if member.is_paused() {
-                member.resume(ctx);
-            }
+            members[place].give_execution(ctx, ToExecution::Heal);
         }
-        self.healed_at = Some(ctx.checks.last_committed());
+        for connection in self.ctx.wires.calm() {
+            self.ctx.cut_wire(connection);
+        }
+        for client in &mut self.clients {
+            client.resume(&mut self.ctx)?;
+        }
+        let quiet_at = Moment(self.ctx.now.0 + (self.end.0 - self.ctx.now.0) / 2);
+        self.ctx
+            .queue
+            .push(quiet_at, Happening::Fault(Fault::Quiet));
+        self.healed_at = Some(self.ctx.checks.last_committed());
         Ok(())
     }
 
@@ -350,11 +487,14 @@ impl World {
                 "entries up to {healed_at} were committed when the faults ended, {committed} now"
             ));
         }
+        if let Some(unsettled) = self.clients.iter().find_map(Client::unsettled) {
+            return stuck(unsettled);
+        }
         for member in &self.members {
             let Some(engine) = member.engine() else {
                 return stuck(format!("member {} is down", member.id));
             };
-            let applied = engine.meta().index;
+            let applied = engine.applied().index;
             if applied.0 < healed_at.0 + 5 {
                 return stuck(format!(
                     "member {} has applied entries up to {applied} only, {committed} are committed",
@@ -427,7 +567,6 @@ fn view(member: &Member) -> MemberView {
     MemberView {
         id: member.id,
         up: member.is_up(),
-        paused: member.is_paused(),
         leads: member.leads(),
     }
 }
@@ -439,7 +578,7 @@ fn bootstrap(voters: u64) -> Bytes {
         client_address: format!("member-{id}:2"),
     });
     let bootstrap = Bootstrap {
-        cluster: ClusterId([7; 16]),
+        cluster: CLUSTER,
         created: WallTime(1_767_225_600_000),
         members: members.collect(),
         limits: Limits::default(),

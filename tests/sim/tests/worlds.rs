@@ -1,6 +1,18 @@
 //! Worlds of many seeds, as the tests run them.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets what it does not expect fails"
+)]
+
 use folkmoot_sim::{Event, Layers, Options, Seen, run_seed, run_seeds};
+
+const WORLD: Options = Options {
+    seconds: 60,
+    layers: Layers::Whole,
+    verbose: false,
+};
 
 /// Lives the worlds of `seeds` and answers what was seen in all of them.
 fn live(seeds: std::ops::Range<u64>, options: &Options) -> Seen {
@@ -31,13 +43,8 @@ fn assert_happened(seen: &Seen, events: &[Event]) {
 }
 
 #[test]
-fn clusters_of_consensus_alone_keep_raft_s_promises() {
-    let options = Options {
-        seconds: 60,
-        layers: Layers::Consensus,
-        verbose: false,
-    };
-    let seen = live(0..24, &options);
+fn whole_clusters_keep_every_promise() {
+    let seen = live(0..300, &WORLD);
     assert_happened(
         &seen,
         &[
@@ -45,23 +52,99 @@ fn clusters_of_consensus_alone_keep_raft_s_promises() {
             Event::Deposed,
             Event::ConflictRepaired,
             Event::SnapshotInstalled,
+            Event::SegmentDropped,
             Event::WritesLost,
+            Event::WriteTorn,
+            Event::BitRot,
+            Event::DamageFound,
+            Event::SyncFailed,
+            Event::DiskFull,
+            Event::Wiped,
+            Event::Pause,
             Event::Partition,
             Event::ProposeRefused,
+            Event::OverlayDropped,
+            Event::InstanceDropped,
+            Event::PluginFault,
+            Event::SessionOpened,
+            Event::SessionMoved,
+            Event::SessionExpired,
+            Event::SessionClosed,
+            Event::Rewind,
+            Event::NotAdmitted,
+            Event::Retried,
+            Event::Refused,
+            Event::LinearizableRead,
+            Event::LocalRead,
             Event::ReadRetried,
+            Event::WaitBegun,
+            Event::WaitCompleted,
+            Event::WaitSurvived,
+            Event::LockAcquired,
+            Event::StaleTokenRefused,
+            Event::Jeopardy,
+            Event::WatchEvents,
+            Event::WatchResumed,
+            Event::WatchCompacted,
+            Event::ClockJump,
         ],
     );
 }
 
 #[test]
+fn clusters_of_consensus_and_log_keep_raft_s_promises() {
+    for layers in [Layers::Consensus, Layers::Log] {
+        let seen = live(0..16, &Options { layers, ..WORLD });
+        assert_happened(
+            &seen,
+            &[
+                Event::Elected,
+                Event::Deposed,
+                Event::ConflictRepaired,
+                Event::SnapshotInstalled,
+                Event::WritesLost,
+                Event::Partition,
+                Event::ProposeRefused,
+                Event::ReadRetried,
+            ],
+        );
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    let corpus = include_str!("../corpus/seeds.txt");
+    let lines = corpus
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty());
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let layers = match words.next() {
+            Some("consensus") => Layers::Consensus,
+            Some("log") => Layers::Log,
+            Some("whole") => Layers::Whole,
+            other => panic!("{other:?} in {line:?}"),
+        };
+        let seed: u64 = words
+            .next()
+            .and_then(|seed| seed.parse().ok())
+            .expect("a seed");
+        let report = run_seed(seed, &Options { layers, ..WORLD });
+        assert_eq!(report.violation, None, "{line}");
+    }
+}
+
+#[test]
+fn scenarios_hold() {
+    for scenario in folkmoot_sim::scenarios::ALL {
+        assert_eq!((scenario.run)(), Ok(()), "{}", scenario.name);
+    }
+}
+
+#[test]
 fn one_seed_lives_one_way() {
-    let options = Options {
-        seconds: 20,
-        layers: Layers::Consensus,
-        verbose: false,
-    };
     for seed in 0..3 {
-        let (first, second) = (run_seed(seed, &options), run_seed(seed, &options));
+        let (first, second) = (run_seed(seed, &WORLD), run_seed(seed, &WORLD));
         assert_eq!(
             first, second,
             "something in the world of seed {seed} is not of the seed"

@@ -20,7 +20,10 @@ pub(crate) fn check(oracle: &Oracle, entry: &Entry, batch: &Batch) -> Checked {
         ))
     };
     if batch.term != entry.term {
-        return wrong(format!("executed in term {}, appended in {}", batch.term, entry.term));
+        return wrong(format!(
+            "executed in term {}, appended in {}",
+            batch.term, entry.term
+        ));
     }
     if batch.base_zxid != oracle.zxid || batch.first_zxid != batch.base_zxid.next() {
         return wrong(format!(
@@ -30,13 +33,23 @@ pub(crate) fn check(oracle: &Oracle, entry: &Entry, batch: &Batch) -> Checked {
     }
     let last = batch.base_zxid.0 + batch.txns.len() as u64;
     if batch.txns.is_empty() || last != entry.last_zxid.0 {
-        return wrong(format!("{} transactions end at {}", batch.txns.len(), entry.last_zxid));
+        return wrong(format!(
+            "{} transactions end at {}",
+            batch.txns.len(),
+            entry.last_zxid
+        ));
     }
     if batch.log_time < oracle.log_time {
-        return wrong(format!("log time {} after {}", batch.log_time, oracle.log_time));
+        return wrong(format!(
+            "log time {} after {}",
+            batch.log_time, oracle.log_time
+        ));
     }
     if batch.log_time.0 > oracle.log_time.0 + LOG_CLOCK_STEP_MS_MAX {
-        return wrong(format!("log time {} leaps from {}", batch.log_time, oracle.log_time));
+        return wrong(format!(
+            "log time {} leaps from {}",
+            batch.log_time, oracle.log_time
+        ));
     }
     Ok(())
 }

@@ -13,8 +13,8 @@ use crate::violation::{Checked, Violation};
 
 #[derive(Debug, Default)]
 pub(crate) struct CommittedLog {
-    /// From entry 1.
-    entries: Vec<Print>,
+    /// From entry 1, with the term of the member that first said that it is committed.
+    entries: Vec<(Print, Term)>,
     handed_out: BTreeMap<MemberId, LogIndex>,
 }
 
@@ -51,6 +51,7 @@ impl CommittedLog {
     pub(crate) fn committed(
         &mut self,
         member: MemberId,
+        term: Term,
         entry: &Entry,
     ) -> Result<First, Violation> {
         let before = self.handed_out.entry(member).or_default();
@@ -67,11 +68,11 @@ impl CommittedLog {
         let print = Print::of(entry);
         match self.entries.get(entry.index.0 as usize - 1) {
             None => {
-                self.entries.push(print);
+                self.entries.push((print, term));
                 Ok(First::Yes)
             }
-            Some(first) if *first == print => Ok(First::No),
-            Some(first) => Err(Violation::new(
+            Some((first, _)) if *first == print => Ok(First::No),
+            Some((first, _)) => Err(Violation::new(
                 "state_machine_safety",
                 format!(
                     "member {member} applies {print:?} at entry {}, another applied {first:?}",
@@ -85,8 +86,9 @@ impl CommittedLog {
     pub(crate) fn elected(&self, member: MemberId, term: Term, log: &MemberLog) -> Checked {
         for index in log.base().0 + 1..=self.entries.len() as u64 {
             let index = LogIndex(index);
-            let committed = self.entries[index.0 as usize - 1];
-            if log.at(index) != Some(committed) {
+            let (committed, committed_in) = self.entries[index.0 as usize - 1];
+            // An election of an earlier term that was won late promises nothing of later ones.
+            if committed_in < term && log.at(index) != Some(committed) {
                 return Err(Violation::new(
                     "leader_completeness",
                     format!(
@@ -107,7 +109,7 @@ impl CommittedLog {
         index: LogIndex,
         voters: usize,
     ) -> Checked {
-        let committed = self.entries[index.0 as usize - 1];
+        let (committed, _) = self.entries[index.0 as usize - 1];
         let holders = logs
             .iter()
             .filter(|(member, _)| !wiped.contains(member))

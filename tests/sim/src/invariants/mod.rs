@@ -1,22 +1,41 @@
 //! What must hold at every instant: one file for each invariant. They see what the members and
 //! clients of the world see, from outside.
 
+mod chain;
 mod committed_log;
+mod ephemerals;
+mod exactly_once;
+mod leases;
+mod linearizable;
+pub(crate) mod locks;
 mod log_matching;
 pub(crate) mod logs;
 mod one_leader;
+pub(crate) mod plugins;
 mod read_barrier;
+mod reads;
+mod real_time;
 mod state_hash;
+mod truthful;
+mod waits;
+mod watches;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_core::consensus::PersistId;
 use folkmoot_core::log::LogRecord;
-use folkmoot_proto::entry::Entry;
+use folkmoot_proto::batch::{Batch, Txn};
+use folkmoot_proto::client::{Change, Query, ReadOutcome, ReadRefusal, Request, SnapshotNode};
+use folkmoot_proto::effect::Effect;
+use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::peer::ReadContext;
-use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{LogIndex, MemberId, Term};
+use folkmoot_proto::reply::Reply;
+use folkmoot_proto::{LogIndex, MemberId, RequestId, SessionId, Term, Ticket, WatchId, Zxid};
 
+use crate::client::watcher::Watcher;
+use crate::history::History;
+use crate::member::engine::Applied;
+use crate::oracle::{Oracle, Place};
 use crate::violation::{Checked, Violation};
 pub(crate) use committed_log::First;
 use logs::Print;
@@ -31,12 +50,20 @@ pub(crate) struct Checks {
     committed: committed_log::CommittedLog,
     read_barrier: read_barrier::ReadBarrier,
     state_hash: state_hash::StateHash,
+    pub(crate) real_time: real_time::RealTime,
+    pub(crate) oracle: Oracle,
+    /// Whether batches are real ones, which the oracle understands.
+    understands: bool,
+    /// What clients have asked.
+    requests: BTreeMap<(SessionId, RequestId), Request>,
+    /// Transactions that were committed and whose expiries are to be held against the clients.
+    expiries: Vec<(Zxid, Txn)>,
     /// Members whose promises are lost with their folder: their disks do not count (rule R21).
     wiped: BTreeSet<MemberId>,
 }
 
 impl Checks {
-    pub(crate) fn new(voters: usize) -> Self {
+    pub(crate) fn new(voters: usize, understands: bool) -> Self {
         Self {
             voters,
             logs: logs::Logs::default(),
@@ -45,6 +72,11 @@ impl Checks {
             committed: committed_log::CommittedLog::default(),
             read_barrier: read_barrier::ReadBarrier::default(),
             state_hash: state_hash::StateHash::default(),
+            real_time: real_time::RealTime::default(),
+            oracle: Oracle::default(),
+            understands,
+            requests: BTreeMap::new(),
+            expiries: Vec::new(),
             wiped: BTreeSet::new(),
         }
     }
@@ -92,14 +124,147 @@ impl Checks {
     pub(crate) fn committed(
         &mut self,
         member: MemberId,
+        term: Term,
         entry: &Entry,
     ) -> Result<First, Violation> {
-        let first = self.committed.committed(member, entry)?;
+        let first = self.committed.committed(member, term, entry)?;
         if first == First::Yes {
             self.committed
                 .on_majority(&self.logs, &self.wiped, entry.index, self.voters)?;
+            if self.understands && entry.kind == EntryKind::Batch {
+                self.learn(entry)?;
+            }
         }
         Ok(first)
+    }
+
+    /// The agreed history goes on.
+    fn learn(&mut self, entry: &Entry) -> Checked {
+        let batch = Batch::decode(&entry.payload).map_err(|error| {
+            Violation::new(
+                "chain",
+                format!("entry {} can not be decoded: {error}", entry.index),
+            )
+        })?;
+        chain::check(&self.oracle, entry, &batch)?;
+        self.oracle.begin_batch(&batch);
+        let mut zxid = batch.first_zxid;
+        for txn in batch.txns {
+            self.learn_txn(zxid, entry.term, txn)?;
+            zxid = zxid.next();
+        }
+        Ok(())
+    }
+
+    fn learn_txn(&mut self, zxid: Zxid, term: Term, txn: Txn) -> Checked {
+        exactly_once::logged(&self.oracle, zxid, &txn)?;
+        waits::logged(&self.oracle, zxid, &txn)?;
+        let origin = txn.origin.as_ref();
+        let request = origin.and_then(|of| self.requests.get(&(of.session, of.request)));
+        if let Some(request) = request {
+            truthful::check(&self.oracle, zxid, &txn, request)?;
+            plugins::check(&self.oracle, zxid, &txn, request)?;
+        }
+        self.oracle.apply(Place { zxid, term }, &txn)?;
+        ephemerals::check(&self.oracle, zxid, &txn)?;
+        waits::closed(&self.oracle, zxid, &txn)?;
+        let closes = |effect: &Effect| matches!(effect, Effect::CloseSession { expired: true, .. });
+        if txn.effects.iter().any(closes) {
+            self.expiries.push((zxid, txn));
+        }
+        Ok(())
+    }
+
+    /// Sessions have expired since this was asked: none of them has a client with a lease.
+    pub(crate) fn expiries(
+        &mut self,
+        has_lease: impl Fn(SessionId) -> bool,
+    ) -> Result<u64, Violation> {
+        let expiries = std::mem::take(&mut self.expiries);
+        for (zxid, txn) in &expiries {
+            leases::check(*zxid, txn, &has_lease)?;
+        }
+        Ok(expiries.len() as u64)
+    }
+
+    /// A client asks this for the first time.
+    pub(crate) fn asked(&mut self, session: SessionId, request: &Request) {
+        self.requests.insert((session, request.id), request.clone());
+    }
+
+    /// A client was given an answer.
+    pub(crate) fn replied(
+        &self,
+        request: (SessionId, RequestId),
+        zxid: Zxid,
+        reply: &Reply,
+    ) -> Checked {
+        exactly_once::replied(&self.oracle, request, zxid, reply)
+    }
+
+    /// A client was told how a wait ended.
+    pub(crate) fn completed(
+        &self,
+        wait: (SessionId, RequestId, Ticket),
+        zxid: Zxid,
+        reply: &Reply,
+    ) -> Checked {
+        exactly_once::completed(&self.oracle, wait, zxid, reply)
+    }
+
+    /// Whether a wait was ended by a leader of another term than that in which it began.
+    pub(crate) fn survived(&self, ticket: Ticket) -> bool {
+        let wait = self.oracle.waits.get(&ticket);
+        wait.is_some_and(|wait| {
+            wait.over
+                .as_ref()
+                .is_some_and(|(_, term, _)| *term != wait.begun_in)
+        })
+    }
+
+    /// A client's read was answered.
+    pub(crate) fn read(
+        &self,
+        query: &Query,
+        (floor, zxid): (Zxid, Zxid),
+        result: &Result<ReadOutcome, ReadRefusal>,
+    ) -> Checked {
+        reads::check(&self.oracle, query, (floor, zxid), result)
+    }
+
+    /// A watch was told of a whole transaction.
+    pub(crate) fn watch_told(
+        &self,
+        id: WatchId,
+        watcher: &Watcher,
+        zxid: Zxid,
+        changes: &[Change],
+    ) -> Checked {
+        watches::told(&self.oracle, id, watcher, zxid, changes)
+    }
+
+    /// A watch must have been told of everything up to `zxid`.
+    pub(crate) fn watch_complete(&self, id: WatchId, watcher: &Watcher, zxid: Zxid) -> Checked {
+        watches::complete(&self.oracle, id, watcher, zxid)
+    }
+
+    /// A watch's snapshot is whole.
+    pub(crate) fn watch_snapshot(
+        &self,
+        id: WatchId,
+        watcher: &Watcher,
+        zxid: Zxid,
+        nodes: &[SnapshotNode],
+    ) -> Checked {
+        watches::snapshot(&self.oracle, id, watcher, zxid, nodes)
+    }
+
+    /// What clients did to registers fits some order.
+    pub(crate) fn linearizable(history: &History) -> Checked {
+        for (register, operations) in history.registers.iter().enumerate() {
+            linearizable::check(register, operations)?;
+        }
+        Ok(())
     }
 
     /// A member's state is that of a snapshot.
@@ -117,9 +282,9 @@ impl Checks {
         self.wiped.insert(member);
     }
 
-    /// A member has applied what `meta` says.
-    pub(crate) fn applied(&mut self, member: MemberId, meta: &StateMeta) -> Checked {
-        self.state_hash.applied(member, meta)
+    /// A member has applied so much.
+    pub(crate) fn applied(&mut self, member: MemberId, applied: Applied) -> Checked {
+        self.state_hash.applied(member, applied)
     }
 
     /// A read barrier is asked for.

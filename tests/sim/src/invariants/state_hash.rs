@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use folkmoot_proto::record::StateMeta;
 use folkmoot_proto::{LogIndex, MemberId, Zxid};
 
+use crate::member::engine::Applied;
 use crate::violation::{Checked, Violation};
 
 #[derive(Debug, Default)]
@@ -14,10 +14,10 @@ pub(crate) struct StateHash {
 }
 
 impl StateHash {
-    /// `member` has applied what `meta` says.
-    pub(crate) fn applied(&mut self, member: MemberId, meta: &StateMeta) -> Checked {
-        let now = (meta.zxid, meta.state_hash, member);
-        let first = self.seen.entry(meta.index).or_insert(now);
+    /// `member` has applied so much.
+    pub(crate) fn applied(&mut self, member: MemberId, applied: Applied) -> Checked {
+        let now = (applied.zxid, applied.hash, member);
+        let first = self.seen.entry(applied.index).or_insert(now);
         if (first.0, first.1) == (now.0, now.1) {
             return Ok(());
         }
@@ -25,7 +25,7 @@ impl StateHash {
             "state_hash",
             format!(
                 "at entry {} member {member} has zxid {} and hash {:x}, member {} had zxid {} and hash {:x}",
-                meta.index, now.0, now.1, first.2, first.0, first.1
+                applied.index, now.0, now.1, first.2, first.0, first.1
             ),
         ))
     }

@@ -35,14 +35,22 @@ pub(crate) fn check(oracle: &Oracle, zxid: Zxid, txn: &Txn, request: &Request) -
     if let Ok(outcome) = reply
         && !done(oracle, &request.operation, outcome, &txn.effects)
     {
-        return wrong(zxid, request, reply, &format!("the effects are {:?}", txn.effects));
+        return wrong(
+            zxid,
+            request,
+            reply,
+            &format!("the effects are {:?}", txn.effects),
+        );
     }
     Ok(())
 }
 
 /// Whether a node with that `czxid` is there (rule R13).
 pub(crate) fn holds(oracle: &Oracle, guard: &Guard) -> bool {
-    oracle.tree.now(&guard.path).is_some_and(|node| node.czxid == guard.token)
+    oracle
+        .tree
+        .now(&guard.path)
+        .is_some_and(|node| node.czxid == guard.token)
 }
 
 fn wrong(zxid: Zxid, request: &Request, reply: &Reply, what: &str) -> Checked {
@@ -59,10 +67,16 @@ fn refused(oracle: &Oracle, refusal: &Refusal) -> bool {
         Refusal::NodeExists { path } => tree.exists(path),
         Refusal::NoParent { path } => !tree.exists(path),
         Refusal::NotEmpty { path } => tree.has_children(path),
-        Refusal::BadVersion { path, expected, actual } => {
-            expected != actual && tree.now(path).is_some_and(|node| node.version == *actual)
-        }
-        Refusal::GuardFailed { path, token, current } => {
+        Refusal::BadVersion {
+            path,
+            expected,
+            actual,
+        } => expected != actual && tree.now(path).is_some_and(|node| node.version == *actual),
+        Refusal::GuardFailed {
+            path,
+            token,
+            current,
+        } => {
             let czxid = tree.now(path).map(|node| node.czxid);
             czxid == *current && czxid != Some(*token)
         }
@@ -76,14 +90,20 @@ fn refused(oracle: &Oracle, refusal: &Refusal) -> bool {
 /// Whether the effects are those of an operation that was done so.
 fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Effect]) -> bool {
     let version = |path: &str| oracle.tree.now(path).map(|node| node.version);
-    let as_expected = |path: &str, expected: &Option<u64>| {
-        expected.is_none() || version(path) == *expected
-    };
+    let as_expected =
+        |path: &str, expected: &Option<u64>| expected.is_none() || version(path) == *expected;
     match (operation, outcome) {
         (Operation::Create { path, data, kind }, Outcome::Created { sequence }) => {
             creates(effects, path, data, *kind, *sequence)
         }
-        (Operation::Set { path, data, expected }, Outcome::Set { version: after }) => {
+        (
+            Operation::Set {
+                path,
+                data,
+                expected,
+            },
+            Outcome::Set { version: after },
+        ) => {
             let sets = |effect: &Effect| {
                 matches!(effect, Effect::SetNode { path: set, data: to, version }
                     if set == path && to == data && version == after)
@@ -91,9 +111,7 @@ fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Ef
             as_expected(path, expected) && effects.len() == 1 && effects.iter().any(sets)
         }
         (Operation::Delete { path, expected }, Outcome::Deleted) => {
-            let deletes = |effect: &Effect| {
-                matches!(effect, Effect::DeleteNode { path: deleted, .. } if deleted == path)
-            };
+            let deletes = |effect: &Effect| matches!(effect, Effect::DeleteNode { path: deleted, .. } if deleted == path);
             as_expected(path, expected) && effects.len() == 1 && effects.iter().any(deletes)
         }
         (Operation::Multi { operations }, Outcome::Multi(outcomes)) => {

@@ -19,20 +19,30 @@ pub(crate) fn logged(oracle: &Oracle, zxid: Zxid, txn: &Txn) -> Checked {
         .collect();
     let completed: Vec<Ticket> = txn.completions.iter().map(|ended| ended.ticket).collect();
     for ticket in &completed {
-        let open = oracle.waits.get(ticket).is_some_and(|wait| wait.over.is_none());
+        let open = oracle
+            .waits
+            .get(ticket)
+            .is_some_and(|wait| wait.over.is_none());
         if !open || !ended.contains(ticket) {
             return Err(Violation::new(
                 "waits",
-                format!("zxid {zxid} completes wait {ticket}, which is {:?}", oracle.waits.get(ticket)),
+                format!(
+                    "zxid {zxid} completes wait {ticket}, which is {:?}",
+                    oracle.waits.get(ticket)
+                ),
             ));
         }
     }
     for ticket in &ended {
-        let gone = oracle.waits.get(ticket).map(|wait| wait.session).is_some_and(|session| {
-            txn.effects.iter().any(|effect| {
+        let gone = oracle
+            .waits
+            .get(ticket)
+            .map(|wait| wait.session)
+            .is_some_and(|session| {
+                txn.effects.iter().any(|effect| {
                 matches!(effect, Effect::CloseSession { session: closed, .. } if *closed == session)
             })
-        });
+            });
         if !completed.contains(ticket) && !gone {
             return Err(Violation::new(
                 "waits",
@@ -49,15 +59,12 @@ pub(crate) fn closed(oracle: &Oracle, zxid: Zxid, txn: &Txn) -> Checked {
         let Effect::CloseSession { session, .. } = effect else {
             continue;
         };
-        let left = oracle
-            .waits
-            .iter()
-            .find(|(ticket, wait)| {
-                let ended = txn.effects.iter().any(
-                    |effect| matches!(effect, Effect::EndWait { ticket: ended } if ended == *ticket),
-                );
-                wait.session == *session && wait.over.is_none() && !ended
-            });
+        let left = oracle.waits.iter().find(|(ticket, wait)| {
+            let ended = txn.effects.iter().any(
+                |effect| matches!(effect, Effect::EndWait { ticket: ended } if ended == *ticket),
+            );
+            wait.session == *session && wait.over.is_none() && !ended
+        });
         if let Some((ticket, _)) = left {
             return Err(Violation::new(
                 "waits",

@@ -2,11 +2,13 @@
 //! as the server wires them: network (consensus), execution, log. Each thread takes everything that
 //! is there in one turn; when a turn comes is up to the seed.
 
-mod engine;
+pub(crate) mod engine;
+mod execution_thread;
+mod log_thread;
 mod model_log;
+mod network_thread;
 mod plain;
 mod start;
-mod turns;
 
 use std::collections::VecDeque;
 
@@ -14,10 +16,12 @@ use bytes::Bytes;
 use folkmoot_core::consensus::{Consensus, LogRead, LogReadId, PersistId, ProposedBatch, Stall};
 use folkmoot_core::execution::{ClientEvent, ConsensusEvent};
 use folkmoot_core::log::{DiskError, LogRecord, OpId};
+use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ConsensusMessage, ExecutionMessage, ReadContext};
 use folkmoot_proto::record::{RecordChange, StateMeta};
-use folkmoot_proto::{LogIndex, MemberId, Term};
+use folkmoot_proto::{ClusterId, Digest, LogIndex, MemberId, Term};
 
+use crate::Layers;
 use crate::clock::Clock;
 use crate::ctx::{Ctx, Happening};
 use crate::dice::Dice;
@@ -28,6 +32,9 @@ use crate::time::Moment;
 use crate::violation::Checked;
 use engine::Engine;
 use model_log::ModelLog;
+
+/// The cluster of every world.
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 /// A thread of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,21 +95,41 @@ pub(crate) enum ToExecution {
     /// A new execution, on the state of a snapshot; what follows in the queue is for it.
     Installed(Box<Engine>),
     CheckpointDone,
+    Examined {
+        digest: Digest,
+    },
+    Compiled {
+        digest: Digest,
+    },
+    Heal,
 }
 
 /// What the log thread is given.
 #[derive(Debug)]
 pub(crate) enum ToLog {
     Append(PersistId, Vec<LogRecord>),
-    Read {
-        id: LogReadId,
-        from: LogIndex,
-        to: LogIndex,
-        bytes_max: usize,
-    },
+    Read(LogAsk),
     Compact(StateMeta),
     Synced,
     Done(OpId, Result<(), DiskError>),
+}
+
+/// Entries that consensus wants back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogAsk {
+    id: LogReadId,
+    from: LogIndex,
+    to: LogIndex,
+    bytes_max: usize,
+}
+
+impl LogAsk {
+    fn answer(self, entries: Vec<Entry>) -> LogRead {
+        LogRead {
+            id: self.id,
+            entries,
+        }
+    }
 }
 
 /// A state on its way to a peer.
@@ -128,10 +155,11 @@ struct PendingCheckpoint {
 /// What ends with a crash.
 #[derive(Debug)]
 struct Process {
-    /// None until the log says that it has started.
+    /// None until the log says that it has started; the engine likewise.
     consensus: Option<Consensus>,
-    engine: Engine,
+    engine: Option<Engine>,
     log: start::LogPort,
+    starting: Option<start::Starting>,
     to_network: VecDeque<ToNetwork>,
     to_execution: VecDeque<ToExecution>,
     to_log: VecDeque<ToLog>,
@@ -140,7 +168,6 @@ struct Process {
     installing: bool,
     checkpoint: Option<PendingCheckpoint>,
     checkpointed: LogIndex,
-    started: Moment,
 }
 
 /// One member with all that outlives its processes.
@@ -153,6 +180,11 @@ pub(crate) struct Member {
     model: ModelLog,
     store: SimStore,
     bootstrap: Bytes,
+    layers: Layers,
+    /// A process has begun on this folder: its log is there.
+    began: bool,
+    /// The disk has damaged what it acknowledged.
+    pub(crate) rotted: bool,
     /// Counts processes; what was meant for an earlier one is not given to a later one.
     pub(crate) life: u64,
     folder: u64,
@@ -175,16 +207,25 @@ struct Personality {
     checkpoint_every: u64,
     /// Bytes of a log segment.
     segment_bytes: u64,
+    /// Bytes of entries that consensus keeps in memory.
+    cache_bytes: usize,
+    /// Typical microseconds of a sync of the model log.
+    sync: u64,
 }
 
 impl Member {
-    pub(crate) fn new(seed: u64, id: MemberId, bootstrap: Bytes) -> Self {
+    pub(crate) fn new(seed: u64, id: MemberId, bootstrap: Bytes, layers: Layers) -> Self {
         let mut dice = Dice::new(seed, &format!("member {id}"));
         let personality = Personality {
             lag: dice.pick(&[5, 20, 60]).copied().unwrap_or(20),
             hiccups: dice.pick(&[0, 1, 5]).copied().unwrap_or(0),
             checkpoint_every: dice.pick(&[100, 300, 1_000]).copied().unwrap_or(300),
-            segment_bytes: dice.pick(&[128, 256, 1_024]).copied().unwrap_or(256) * 1024,
+            segment_bytes: dice.pick(&[64, 128, 512]).copied().unwrap_or(128) * 1024,
+            cache_bytes: dice.pick(&[8, 16, 64]).copied().unwrap_or(16) * 1024,
+            sync: dice
+                .pick(&[100, 400, 3_000, 15_000])
+                .copied()
+                .unwrap_or(400),
         };
         Self {
             id,
@@ -194,6 +235,9 @@ impl Member {
             model: ModelLog::default(),
             store: SimStore::default(),
             bootstrap,
+            layers,
+            began: false,
+            rotted: false,
             life: 0,
             folder: 1,
             process: None,
@@ -204,8 +248,18 @@ impl Member {
         }
     }
 
+    /// Whether its folder was emptied at some time.
+    pub(crate) fn was_wiped(&self) -> bool {
+        self.folder > 1
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// The life in which clients reach it, if they do.
+    pub(crate) fn reachable(&self) -> Option<u64> {
+        (self.engine().is_some() && !self.paused).then_some(self.life)
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -217,7 +271,7 @@ impl Member {
     }
 
     pub(crate) fn engine(&self) -> Option<&Engine> {
-        self.process.as_ref().map(|process| &process.engine)
+        self.process.as_ref()?.engine.as_ref()
     }
 
     /// Gives the process something and wakes its thread. Nothing happens if it is down.
@@ -348,6 +402,8 @@ impl Member {
         self.model.wipe();
         self.store.wipe();
         self.folder += 1;
+        self.began = false;
+        self.rotted = false;
         ctx.checks.wiped(self.id);
         ctx.seen.count(Event::Wiped);
     }

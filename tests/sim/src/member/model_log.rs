@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use folkmoot_core::consensus::{LogRead, LogReadId, PersistId, RecoveredLog};
+use folkmoot_core::consensus::{LogRead, PersistId, RecoveredLog};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::record::StateMeta;
 use folkmoot_proto::{LogIndex, MemberId, Term, Zxid};
 
+use super::LogAsk;
 use crate::dice::Dice;
 
 /// The durable part of a member's log, and what was written behind it and may be lost.
@@ -83,21 +84,21 @@ impl ModelLog {
         self.base = Some(meta.clone());
     }
 
-    pub(crate) fn read(&self, id: LogReadId, from: LogIndex, to: LogIndex, max: usize) -> LogRead {
+    pub(crate) fn read(&self, ask: LogAsk) -> LogRead {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for entry in self.written() {
-            let expected = LogIndex(from.0 + entries.len() as u64);
-            if entry.index != expected || entry.index > to {
+            let expected = LogIndex(ask.from.0 + entries.len() as u64);
+            if entry.index != expected || entry.index > ask.to {
                 continue;
             }
             bytes += entry.payload.len();
-            if bytes > max && !entries.is_empty() {
+            if bytes > ask.bytes_max && !entries.is_empty() {
                 break;
             }
             entries.push(entry.clone());
         }
-        LogRead { id, entries }
+        ask.answer(entries)
     }
 
     /// What a start finds.

@@ -70,11 +70,7 @@ pub(crate) struct Place {
 
 impl Oracle {
     /// The transactions after `from` and up to `to` that changed nodes, with their changes.
-    pub(crate) fn changes(
-        &self,
-        from: Zxid,
-        to: Zxid,
-    ) -> impl Iterator<Item = (Zxid, &[Changed])> {
+    pub(crate) fn changes(&self, from: Zxid, to: Zxid) -> impl Iterator<Item = (Zxid, &[Changed])> {
         let range = self.changes.range(from.next()..=to.max(from.next()));
         range
             .filter(move |(zxid, _)| **zxid <= to)
@@ -98,7 +94,10 @@ impl Oracle {
             let Some(wait) = self.waits.get_mut(&completion.ticket) else {
                 return Err(Violation::new(
                     "waits",
-                    format!("zxid {} completes a wait that never began: {completion:?}", place.zxid),
+                    format!(
+                        "zxid {} completes a wait that never began: {completion:?}",
+                        place.zxid
+                    ),
                 ));
             };
             wait.over = Some((place.zxid, place.term, completion.reply.clone()));
@@ -123,11 +122,17 @@ impl Oracle {
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
         match effect {
-            Effect::CreateNode { path, data, owner, .. } => {
+            Effect::CreateNode {
+                path, data, owner, ..
+            } => {
                 self.create(place.zxid, path, data, *owner)?;
                 changes.push(changed(path, ChangeKind::Created, data, 0));
             }
-            Effect::SetNode { path, data, version } => {
+            Effect::SetNode {
+                path,
+                data,
+                version,
+            } => {
                 self.set(place.zxid, path, data, *version)?;
                 changes.push(changed(path, ChangeKind::Set, data, *version));
             }
@@ -135,7 +140,9 @@ impl Oracle {
                 self.delete(place.zxid, path)?;
                 changes.push(changed(path, ChangeKind::Deleted, &[], 0));
             }
-            Effect::OpenSession { secret, timeout_ms, .. } => {
+            Effect::OpenSession {
+                secret, timeout_ms, ..
+            } => {
                 self.open_session(place.zxid, *secret, *timeout_ms)?;
             }
             Effect::AttachSession { session, epoch, .. } => {
@@ -148,7 +155,12 @@ impl Oracle {
             Effect::CloseSession { session, expired } => {
                 self.open_mut(*session)?.over = Some((place.zxid, *expired));
             }
-            Effect::BeginWait { session, request, mount, .. } => {
+            Effect::BeginWait {
+                session,
+                request,
+                mount,
+                ..
+            } => {
                 self.open_mut(*session)?;
                 let wait = WaitLife {
                     session: *session,
@@ -184,7 +196,11 @@ impl Oracle {
         if !self.tree.exists(parent) && !is_kernels(parent) {
             return Err("the parent is missing".to_owned());
         }
-        if self.tree.now(parent).is_some_and(|parent| parent.owner.is_some()) {
+        if self
+            .tree
+            .now(parent)
+            .is_some_and(|parent| parent.owner.is_some())
+        {
             return Err("the parent is ephemeral".to_owned());
         }
         if let Some(owner) = owner {

@@ -1,16 +1,14 @@
-//! The turns of a member's threads: take everything that is there, read the clock, step, flush.
+//! The network's thread: consensus takes what has come in, and its actions go out.
 
 use folkmoot_core::checkpoint::CheckpointStore as _;
 use folkmoot_core::consensus::{Action, Role};
-use folkmoot_core::execution::{ConsensusEvent, ExecutionAction};
+use folkmoot_core::execution::ConsensusEvent;
 use folkmoot_core::log::LogRecord;
+use folkmoot_proto::MemberId;
 use folkmoot_proto::peer::{ConsensusMessage, PeerMessage};
 use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{MemberId, Term};
 
-use super::engine::Engine;
-use super::start::LogPort;
-use super::{Member, PendingCheckpoint, SnapshotParcel, Thread, ToExecution, ToLog, ToNetwork};
+use super::{LogAsk, Member, Thread, ToExecution, ToLog, ToNetwork};
 use crate::ctx::{Ctx, Happening};
 use crate::network::PeerStream;
 use crate::seen::Event;
@@ -159,15 +157,13 @@ impl Member {
                 to,
                 bytes_max,
             } => {
-                self.give_log(
-                    ctx,
-                    ToLog::Read {
-                        id,
-                        from,
-                        to,
-                        bytes_max,
-                    },
-                );
+                let ask = LogAsk {
+                    id,
+                    from,
+                    to,
+                    bytes_max,
+                };
+                self.give_log(ctx, ToLog::Read(ask));
             }
             Action::SnapshotInstalled { meta } => self.install(ctx, meta)?,
             Action::SnapshotNeeded { to } => {
@@ -192,8 +188,10 @@ impl Member {
     ) -> Result<Option<ConsensusEvent>, Violation> {
         Ok(Some(match action {
             Action::Committed { entries } => {
+                let status = self.consensus().map(|consensus| consensus.status());
+                let term = status.map(|status| status.term).unwrap_or_default();
                 for entry in &entries {
-                    let first = ctx.checks.committed(self.id, entry)?;
+                    let first = ctx.checks.committed(self.id, term, entry)?;
                     ctx.trace.note(
                         ctx.now,
                         "commit",
@@ -258,257 +256,6 @@ impl Member {
         let engine = self.load_engine(ctx)?;
         self.give_execution(ctx, ToExecution::Installed(Box::new(engine)));
         Ok(())
-    }
-
-    /// Execution takes what has come in and does one step.
-    pub(super) fn execution_turn(&mut self, ctx: &mut Ctx) -> Checked {
-        let now = self.clock.now(ctx.now);
-        let Some(process) = &mut self.process else {
-            return Ok(());
-        };
-        let inputs = std::mem::take(&mut process.to_execution);
-        for input in inputs {
-            self.execution_input(ctx, input)?;
-        }
-        let Some(process) = &mut self.process else {
-            return Ok(());
-        };
-        let more = process.engine.step(now);
-        while let Some(action) = self
-            .process
-            .as_mut()
-            .and_then(|process| process.engine.poll_action())
-        {
-            self.execution_action(ctx, action)?;
-        }
-        self.executed(ctx)?;
-        let Some(process) = &mut self.process else {
-            return Ok(());
-        };
-        if more {
-            self.wake(ctx, Thread::Execution);
-        } else if let Some(due) = process.engine.poll_timeout() {
-            self.wake_at(ctx, Thread::Execution, self.clock.moment_of(due));
-        }
-        Ok(())
-    }
-
-    fn execution_input(&mut self, ctx: &mut Ctx, input: ToExecution) -> Checked {
-        let now = self.clock.now(ctx.now);
-        match input {
-            ToExecution::MakeSnapshot { to, term } => self.send_snapshot(ctx, to, term),
-            ToExecution::Installed(engine) => self.swap_engine(*engine),
-            ToExecution::CheckpointDone => self.checkpoint_done(ctx),
-            other => {
-                let Some(process) = &mut self.process else {
-                    return Ok(());
-                };
-                process.engine.handle(now, other).map_err(|reason| {
-                    Violation::new(
-                        "state_machine_safety",
-                        format!("member {}: {reason}", self.id),
-                    )
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn execution_action(&mut self, ctx: &mut Ctx, action: ExecutionAction) -> Checked {
-        match action {
-            ExecutionAction::Propose { batch } => self.give_network(ctx, ToNetwork::Propose(batch)),
-            ExecutionAction::ReadBarrier { context } => {
-                ctx.checks.read_asked(context);
-                self.give_network(ctx, ToNetwork::ReadBarrier(context));
-            }
-            ExecutionAction::ToPeer { to, message } => {
-                ctx.send(
-                    PeerStream::Ordered,
-                    (self.id, to),
-                    PeerMessage::Execution(message),
-                );
-            }
-            ExecutionAction::Stop { reason } => {
-                return Err(Violation::new(
-                    "stopped",
-                    format!("member {} stops itself: {reason}", self.id),
-                ));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// What execution has applied is checked, and made a checkpoint of now and then.
-    fn executed(&mut self, ctx: &mut Ctx) -> Checked {
-        let Some(process) = &mut self.process else {
-            return Ok(());
-        };
-        let meta = process.engine.meta();
-        ctx.checks.applied(self.id, &meta)?;
-        let due = process.checkpointed.0 + self.personality.checkpoint_every;
-        if meta.index.0 >= due && process.checkpoint.is_none() && !process.installing {
-            process.checkpointed = meta.index;
-            let changes = process.engine.changes();
-            process.checkpoint = Some(PendingCheckpoint { meta, changes });
-            let takes = self.dice.delay(20_000);
-            let (member, life) = (self.id, self.life);
-            ctx.queue.push(
-                ctx.now.plus_micros(takes),
-                Happening::CheckpointDone { member, life },
-            );
-        }
-        Ok(())
-    }
-
-    fn checkpoint_done(&mut self, ctx: &mut Ctx) {
-        let pending = self
-            .process
-            .as_mut()
-            .and_then(|process| process.checkpoint.take());
-        let Some(pending) = pending else {
-            return;
-        };
-        let meta = pending.meta.clone();
-        self.write_checkpoint(ctx, pending);
-        self.give_log(ctx, ToLog::Compact(meta));
-    }
-
-    fn swap_engine(&mut self, engine: Engine) {
-        if let Some(process) = &mut self.process {
-            process.checkpointed = engine.meta().index;
-            process.engine = engine;
-        }
-    }
-
-    fn send_snapshot(&mut self, ctx: &mut Ctx, to: MemberId, term: Term) {
-        let Some(process) = &mut self.process else {
-            return;
-        };
-        let parcel = SnapshotParcel {
-            from: self.id,
-            to,
-            from_life: self.life,
-            link_epoch: ctx.network.epoch(self.id, to),
-            term,
-            meta: process.engine.meta(),
-            records: process.engine.snapshot(),
-        };
-        let takes = self.dice.delay(30_000);
-        ctx.queue.push(
-            ctx.now.plus_micros(takes),
-            Happening::Snapshot(Box::new(parcel)),
-        );
-    }
-
-    /// A peer's snapshot has arrived as a whole. False if it was not taken.
-    pub(crate) fn receive_snapshot(&mut self, ctx: &mut Ctx, parcel: SnapshotParcel) -> bool {
-        let Some(process) = &mut self.process else {
-            return false;
-        };
-        if process.installing || self.paused {
-            return false;
-        }
-        let Ok(mut writer) = self.store.begin_full(parcel.meta.clone()) else {
-            return false;
-        };
-        if writer
-            .write(parcel.records.clone())
-            .and_then(|()| writer.finish())
-            .is_err()
-        {
-            return false;
-        }
-        process.installing = true;
-        let SnapshotParcel {
-            from,
-            from_life,
-            term,
-            meta,
-            ..
-        } = parcel;
-        self.give_network(
-            ctx,
-            ToNetwork::SnapshotReceived {
-                from,
-                from_life,
-                term,
-                meta,
-            },
-        );
-        true
-    }
-
-    /// The log takes what has come in: everything that waits goes out with one sync.
-    pub(super) fn log_turn(&mut self, ctx: &mut Ctx) -> Checked {
-        let Some(process) = &mut self.process else {
-            return Ok(());
-        };
-        let inputs = std::mem::take(&mut process.to_log);
-        for input in inputs {
-            self.log_input(ctx, input)?;
-        }
-        self.start_sync(ctx);
-        Ok(())
-    }
-
-    fn log_input(&mut self, ctx: &mut Ctx, input: ToLog) -> Checked {
-        match input {
-            ToLog::Append(id, records) => self.model.append(id, records),
-            ToLog::Read {
-                id,
-                from,
-                to,
-                bytes_max,
-            } => {
-                let read = self.model.read(id, from, to, bytes_max);
-                ctx.trace.note(
-                    ctx.now,
-                    "read log",
-                    [self.id.0, from.0, to.0, read.entries.len() as u64],
-                    || {
-                        format!(
-                            "{}: {from} to {to}: {} entries",
-                            self.id,
-                            read.entries.len()
-                        )
-                    },
-                );
-                self.give_network(ctx, ToNetwork::LogRead(read));
-            }
-            ToLog::Compact(meta) => {
-                self.model.compact(&meta);
-                ctx.seen.count(Event::SegmentDropped);
-                self.give_network(ctx, ToNetwork::Compacted(meta.index));
-            }
-            ToLog::Synced => {
-                if let Some(process) = &mut self.process {
-                    process.syncing = false;
-                }
-                if let Some(id) = self.model.sync() {
-                    self.give_network(ctx, ToNetwork::Durable(id));
-                }
-            }
-            ToLog::Done(..) => {}
-        }
-        Ok(())
-    }
-
-    fn start_sync(&mut self, ctx: &mut Ctx) {
-        let Some(process) = &mut self.process else {
-            return;
-        };
-        let LogPort::Model = process.log;
-        if process.syncing || !self.model.has_pending() {
-            return;
-        }
-        process.syncing = true;
-        let takes = self.dice.delay(400);
-        let (member, life) = (self.id, self.life);
-        ctx.queue.push(
-            ctx.now.plus_micros(takes),
-            Happening::Synced { member, life },
-        );
     }
 
     /// Whether this member leads, as far as it knows.

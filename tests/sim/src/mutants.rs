@@ -1,0 +1,170 @@
+//! `folkmoot-sim mutants`: takes each rule out, one process for each, looks for the seed that finds
+//! it, and writes the page that says so.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use folkmoot_core::mutation::{Mutation, switch_on};
+use folkmoot_sim::{Layers, Options, Violation, run_seed, scenarios};
+
+/// Seeds that are tried at each of the layers; a rule that none of them misses is found by none.
+const SEEDS: [(Layers, u64); 3] = [
+    (Layers::Consensus, 60),
+    (Layers::Whole, 150),
+    (Layers::Log, 60),
+];
+/// The longest that one mutation is looked for.
+const TIME_MAX: Duration = Duration::from_secs(240);
+
+/// How a mutation was found.
+#[derive(Clone, Debug)]
+struct Found {
+    check: String,
+    effort: String,
+}
+
+/// Runs every mutation and writes the page.
+pub(crate) fn all(only: &[String]) -> ExitCode {
+    let mutations: Vec<Mutation> = Mutation::ALL
+        .iter()
+        .copied()
+        .filter(|mutation| only.is_empty() || only.iter().any(|name| name == mutation.name()))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let rows: Mutex<Vec<(Mutation, Option<Found>)>> = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(mutation) = mutations.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = in_its_own_process(*mutation);
+                    eprintln!("{:<4} {:<28} {found:?}", mutation.rule(), mutation.name());
+                    if let Ok(mut rows) = rows.lock() {
+                        rows.push((*mutation, found));
+                    }
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_default();
+    rows.sort_by_key(|(mutation, _)| (rule_number(*mutation), mutation.name()));
+    let missed = rows.iter().filter(|(_, found)| found.is_none()).count();
+    println!("{} mutations, {missed} not found", rows.len());
+    if only.is_empty() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/mutants.md");
+        if let Err(error) = std::fs::write(&path, page(&rows)) {
+            eprintln!("{} can not be written: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+        println!("written to docs/mutants.md");
+    }
+    match missed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// What the process of one mutation does: the first check that fails is printed.
+pub(crate) fn one(name: &str) -> ExitCode {
+    let Some(mutation) = Mutation::ALL
+        .iter()
+        .find(|mutation| mutation.name() == name)
+    else {
+        eprintln!("no mutation is named {name}");
+        return ExitCode::FAILURE;
+    };
+    switch_on(*mutation);
+    for (place, scenario) in scenarios::ALL.iter().enumerate() {
+        if let Err(facts) = (scenario.run)() {
+            report(scenario.name, &format!("scenario {}", place + 1), &facts);
+            return ExitCode::SUCCESS;
+        }
+    }
+    for (layers, seeds) in SEEDS {
+        for seed in 0..seeds {
+            let options = Options {
+                seconds: 60,
+                layers,
+                verbose: false,
+            };
+            if let Some(Violation { invariant, facts }) = run_seed(seed, &options).violation {
+                let worlds = match layers {
+                    Layers::Consensus => "consensus alone",
+                    Layers::Log => "consensus and log",
+                    Layers::Whole => "whole cluster",
+                };
+                report(invariant, &format!("{} of {worlds}", seed + 1), &facts);
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn report(check: &str, effort: &str, facts: &str) {
+    println!(
+        "found\t{check}\t{effort}\t{}",
+        facts.replace(['\n', '\t'], " ")
+    );
+}
+
+fn in_its_own_process(mutation: Mutation) -> Option<Found> {
+    let started = Instant::now();
+    let program = std::env::current_exe().ok()?;
+    let mut child = Command::new(program)
+        .args(["mutants", "--mutation", mutation.name()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    while child.try_wait().ok()?.is_none() {
+        if started.elapsed() > TIME_MAX {
+            child.kill().ok()?;
+            child.wait().ok()?;
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("found\t"))?;
+    let mut fields = line.split('\t').skip(1);
+    Some(Found {
+        check: fields.next()?.to_owned(),
+        effort: fields.next()?.to_owned(),
+    })
+}
+
+fn rule_number(mutation: Mutation) -> u32 {
+    mutation.rule().trim_start_matches('R').parse().unwrap_or(0)
+}
+
+fn page(rows: &[(Mutation, Option<Found>)]) -> String {
+    let mut page = String::from(
+        "# Rules, checks, and what it takes to find a missing one\n\n\
+         Written by `cargo xtask mutants`; do not edit. Each row is one rule, or a part of one, \
+         taken out by a switch in one build of the simulator. The check is the first that failed. \
+         *Seeds* counts the simulated worlds, of 60 s each, until then; a *scenario* is a short \
+         script that needs no luck.\n\n\
+         | rule | mutation | check that found it | seeds (or scenario) |\n|---|---|---|---|\n",
+    );
+    for (mutation, found) in rows {
+        let (check, effort) = match found {
+            Some(found) => (format!("`{}`", found.check), found.effort.clone()),
+            None => ("**none**".to_owned(), "not found".to_owned()),
+        };
+        let description = mutation.description();
+        let _ = writeln!(
+            page,
+            "| {} | {} (`{}`) | {check} | {effort} |",
+            mutation.rule(),
+            description.trim_end_matches('.'),
+            mutation.name()
+        );
+    }
+    page
+}

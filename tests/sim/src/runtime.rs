@@ -1,0 +1,219 @@
+//! A plugin runtime that runs recipes natively: the standard plugins, and a stateful one that shows
+//! whether warm instances are dropped when they must be (rule R14). It drops instances at random,
+//! and lets calls fault at random after they have written.
+
+mod ledger;
+mod view;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use folkmoot_core::plugin::{
+    CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
+    PluginRuntime, Rejection, TxnView,
+};
+use folkmoot_proto::{Digest, LogTime};
+use folkmoot_sdk::instance::Instance;
+use folkmoot_sdk::operation::Outcome;
+
+use crate::dice::Dice;
+use view::Host;
+
+/// A recipe that the runtime knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Lock,
+    Counter,
+    Ledger,
+}
+
+impl Known {
+    pub(crate) const ALL: [Self; 3] = [Self::Lock, Self::Counter, Self::Ledger];
+
+    /// The bytes that stand for the component.
+    pub(crate) fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Lock => b"the lock recipe, natively",
+            Self::Counter => b"the counter recipe, natively",
+            Self::Ledger => b"the ledger recipe, natively",
+        }
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn mount(self) -> &'static str {
+        match self {
+            Self::Lock => "/locks",
+            Self::Counter => "/counter",
+            Self::Ledger => "/ledger",
+        }
+    }
+
+    pub(crate) fn digest(self) -> Digest {
+        Digest::of(self.bytes())
+    }
+
+    fn of(digest: Digest) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.digest() == digest)
+    }
+
+    fn instance(self) -> Instance {
+        match self {
+            Self::Lock => Instance::of::<folkmoot_lock::Lock>(),
+            Self::Counter => Instance::of::<folkmoot_counter::Counter>(),
+            Self::Ledger => Instance::of::<ledger::Ledger>(),
+        }
+    }
+}
+
+/// What an examination of a component's bytes finds.
+pub(crate) fn examine(digest: Digest) -> Result<String, String> {
+    match Known::of(digest) {
+        Some(known) => Ok(known.instance().describe()),
+        None => Err("not a component that this runtime knows".to_owned()),
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct NativeRuntime {
+    dice: Dice,
+    ready: BTreeSet<[u8; 32]>,
+    warm: BTreeMap<InstanceKey, Instance>,
+    last_call_micros: u64,
+    /// Calls, in a thousand, that fault.
+    faults_per_mille: u64,
+    pub(crate) dropped: u64,
+    pub(crate) faulted: u64,
+    pub(crate) discarded: u64,
+}
+
+impl NativeRuntime {
+    pub(crate) fn new(mut dice: Dice) -> Self {
+        Self {
+            faults_per_mille: dice.pick(&[0, 2, 10]).copied().unwrap_or(0),
+            dice,
+            ready: BTreeSet::new(),
+            warm: BTreeMap::new(),
+            last_call_micros: 0,
+            dropped: 0,
+            faulted: 0,
+            discarded: 0,
+        }
+    }
+
+    /// A component is compiled.
+    pub(crate) fn compiled(&mut self, digest: Digest) {
+        self.ready.insert(digest.0);
+    }
+
+    /// No call faults from here on.
+    pub(crate) fn heal(&mut self) {
+        self.faults_per_mille = 0;
+    }
+
+    fn run(&self, key: InstanceKey, call: GuestCall, view: &mut TxnView) -> CallResult {
+        let Some(instance) = self.warm.get(&key) else {
+            return Err(fault(FaultKind::Contract, "no instance"));
+        };
+        let context = view::context(view.context());
+        let mut host = Host { view };
+        let result = match call {
+            GuestCall::Configure => return Ok(Ok(GuestOutcome::Done)),
+            GuestCall::Invoke { operation, payload } => instance
+                .invoke(&mut host, context, &operation, &payload)
+                .map(outcome),
+            GuestCall::OnEvent { event } => instance
+                .on_event(&mut host, context, view::event(event))
+                .map(|()| GuestOutcome::Done),
+        };
+        Ok(result.map_err(rejection))
+    }
+}
+
+impl PluginRuntime for NativeRuntime {
+    fn is_ready(&self, digest: Digest) -> bool {
+        self.ready.contains(&digest.0)
+    }
+
+    fn call(
+        &mut self,
+        key: InstanceKey,
+        config: &[u8],
+        call: GuestCall,
+        mut view: TxnView,
+    ) -> (TxnView, CallResult) {
+        let Some(known) = Known::of(key.digest) else {
+            return (view, Err(fault(FaultKind::Contract, "no such component")));
+        };
+        if self.dice.chance(20) && self.warm.remove(&key).is_some() {
+            self.dropped += 1;
+        }
+        if let Entry::Vacant(place) = self.warm.entry(key) {
+            let mut instance = known.instance();
+            if let Err(rejected) = instance.configure(config) {
+                return (view, Ok(Err(rejection(rejected))));
+            }
+            place.insert(instance);
+        }
+        self.last_call_micros = self.dice.delay(10);
+        let is_event = matches!(call, GuestCall::OnEvent { .. });
+        let mut result = self.run(key, call, &mut view);
+        if self.dice.chance(self.faults_per_mille) {
+            self.faulted += 1;
+            result = Err(fault(FaultKind::Trap, "simulated"));
+        }
+        let broken = match &result {
+            Err(_) => true,
+            Ok(Err(_)) => is_event || view.wrote(),
+            Ok(Ok(_)) => false,
+        };
+        if broken && !keeps_broken(&result) {
+            self.warm.remove(&key);
+        }
+        (view, result)
+    }
+
+    fn last_call_micros(&self) -> u64 {
+        self.last_call_micros
+    }
+
+    fn discard(&mut self, which: Discard) {
+        match which {
+            Discard::All => {
+                self.discarded += 1;
+                self.warm.clear();
+            }
+            Discard::Mount(mount) => self.warm.retain(|key, _| key.mount != mount),
+        }
+    }
+}
+
+/// The runtime's own part of rule R14, taken out.
+fn keeps_broken(result: &CallResult) -> bool {
+    use folkmoot_core::mutation::{Mutation, is_on};
+    matches!(result, Ok(Err(_))) && is_on(Mutation::KeepInstanceAfterRejection)
+}
+
+fn outcome(outcome: Outcome) -> GuestOutcome {
+    match outcome {
+        Outcome::Reply(reply) => GuestOutcome::Reply(reply),
+        Outcome::Wait { deadline, memo } => GuestOutcome::Wait {
+            deadline: deadline.map(|due| LogTime(due.0)),
+            memo,
+        },
+    }
+}
+
+fn rejection(rejection: folkmoot_sdk::rejection::Rejection) -> Rejection {
+    Rejection {
+        code: rejection.code,
+        message: rejection.message,
+        details: rejection.details,
+    }
+}
+
+fn fault(kind: FaultKind, message: &str) -> PluginFault {
+    PluginFault {
+        kind,
+        message: message.to_owned(),
+    }
+}
