@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use folkmoot_proto::client::{ClientFrame, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
+use folkmoot_proto::{Digest, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
 use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
@@ -55,8 +55,6 @@ pub struct Execution {
     watches: Watches,
     heartbeats: Heartbeats,
     hashes: Hashes,
-    /// Differences of state that were told, so that each is told once.
-    alarmed: BTreeSet<(MemberId, LogIndex)>,
     /// Components that are being compiled.
     not_ready: BTreeSet<Digest>,
     /// Warm instances that the next step drops.
@@ -90,7 +88,6 @@ impl Execution {
             watches,
             heartbeats: Heartbeats::default(),
             hashes: Hashes::default(),
-            alarmed: BTreeSet::new(),
             not_ready: BTreeSet::new(),
             discards: Vec::new(),
             contexts: 0,
@@ -109,6 +106,19 @@ impl Execution {
     /// Puts another failure detector in place of the plain timeouts.
     pub fn set_failure_detector(&mut self, detector: Box<dyn FailureDetector>) {
         self.detector = detector;
+    }
+
+    /// Takes the place of `former`, whose state a snapshot has replaced, in the same run: knows the
+    /// leader that it knew, takes up an office that it had not begun to fill, and uses none of its
+    /// names for read barriers (rule R20). The streams that `former` served are to be closed, and
+    /// consensus' events go on in their one order.
+    pub fn take_over_from(&mut self, former: &Self) {
+        self.known_leader = former.known_leader;
+        self.contexts = former.contexts;
+        self.leader = former
+            .leader
+            .as_ref()
+            .and_then(|leader| leader.anew(self.last_tick));
     }
 
     /// Takes what a client attached to this member did. Events of one stream come in order.
@@ -270,7 +280,7 @@ impl Execution {
             ClientFrame::Open { .. } | ClientFrame::Resume { .. } => {
                 self.close_stream(stream, "a stream carries one session");
             }
-            ClientFrame::Request(request) => self.forward(now, session, request),
+            ClientFrame::Request(request) => self.take_request(now, session, request),
             ClientFrame::Read(read) => self.read(stream, session, read),
             ClientFrame::Watch(watch) => self.watch(stream, &watch),
             ClientFrame::Unwatch { watch } => self.unwatch(stream, watch),

@@ -216,7 +216,8 @@ impl TxnView {
         self.0.draft.complete(&wait, reply).is_ok()
     }
 
-    /// Sets a timer, in place of one of that name.
+    /// Sets a timer, in place of one of that name. It comes after this transaction's time, so that a
+    /// handler that sets its timer anew does not run without end.
     ///
     /// # Errors
     ///
@@ -248,7 +249,7 @@ impl TxnView {
         Ok(self.0.draft.effect(Effect::SetTimer {
             mount,
             name: name.to_owned(),
-            due,
+            due: due.max(self.0.context.now.plus_millis(1)),
             payload,
         })?)
     }

@@ -191,9 +191,10 @@ pub(crate) fn execution_turn(
             }
             ExecutionInput::ComponentReady(digest) => execution.component_ready(now, digest),
             ExecutionInput::State(request) => request.serve(execution),
-            ExecutionInput::Replace(machine) => {
+            ExecutionInput::Replace(mut machine) => {
                 // What the former machine wanted done is of a state that is no more.
                 actions.clear();
+                machine.take_over_from(execution);
                 *execution = machine;
                 plugins.discard(Discard::All);
                 turn.replaced = true;

@@ -157,7 +157,15 @@ impl Client {
         session.id = Some(id);
         session.last_seen = zxid;
         session.stage = Stage::Attached(stream);
-        session.to_send = last_id.next();
+        if last_id < session.answered {
+            let answered = session.answered;
+            return Err(Violation::new(
+                "exactly_once",
+                format!("session {id} is attached at {last_id}, and {answered} was answered"),
+            ));
+        }
+        // What has no answer is sent again, and answered from what is kept (rule R10).
+        session.to_send = session.answered.next();
         session.patience_until = ctx.now;
         if let Link::Up { connection, .. } = self.link {
             for (watch, watcher) in &mut session.watches {

@@ -50,6 +50,13 @@ pub(super) struct Birth<'a> {
 }
 
 impl Engine {
+    /// Takes the place of the engine whose state a snapshot replaced.
+    pub(crate) fn take_over_from(&mut self, former: &Self) {
+        if let (Self::Real(real), Self::Real(former)) = (self, former) {
+            real.execution.take_over_from(&former.execution);
+        }
+    }
+
     /// On the state that `store` has, or on that before entry 1.
     pub(super) fn load(birth: &Birth<'_>, store: &SimStore) -> Result<Self, String> {
         if birth.layers != Layers::Whole {

@@ -170,8 +170,11 @@ impl Member {
 
     /// A snapshot was installed: what clients had here is gone with the old execution, so their
     /// connections are closed and they come again.
-    fn swap_engine(&mut self, ctx: &mut Ctx, engine: Engine) {
+    fn swap_engine(&mut self, ctx: &mut Ctx, mut engine: Engine) {
         if let Some(process) = &mut self.process {
+            if let Some(former) = &process.engine {
+                engine.take_over_from(former);
+            }
             process.checkpointed = engine.applied().index;
             process.engine = Some(engine);
         }

@@ -1,7 +1,7 @@
 //! Which work the leader takes, in which order, and how one transaction comes about.
 
 use folkmoot_proto::batch::{Origin, Txn};
-use folkmoot_proto::client::{AttachRefused, NotAdmitted, Operation, Request};
+use folkmoot_proto::client::{AttachRefused, NotAdmitted, Operation, Request, SubOperation};
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
@@ -18,6 +18,9 @@ use crate::state::{Session, Stamp, View, reply_bytes};
 
 /// Pieces of native work in one step: a few milliseconds, after which input is looked at again.
 const NATIVE_WORK_PER_STEP: usize = 1024;
+
+/// Bytes of requests that may wait to be executed: a second's worth of large values.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What became of the piece of work at the front of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,9 @@ impl Execution {
         let Some(leader) = &mut self.leader else {
             return;
         };
-        if leader.queue.len() < queue_max || matches!(work, Work::Examined { .. }) {
+        let has_room = leader.queue.len() < queue_max && leader.queue_bytes < QUEUE_BYTES_MAX;
+        if has_room || matches!(work, Work::Examined { .. }) {
+            leader.queue_bytes += work.bytes();
             leader.queue.push_back(work);
             return;
         }
@@ -152,6 +157,7 @@ impl Execution {
             let Some(work) = leader.queue.pop_front() else {
                 break;
             };
+            leader.queue_bytes -= work.bytes();
             called |= self.run_work(now, work, plugins) == Turn::Called;
         }
         called
@@ -463,6 +469,14 @@ impl Execution {
 }
 
 impl Work {
+    /// Bytes of what it carries, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Request { request, .. } => operation_bytes(&request.operation),
+            _ => 0,
+        }
+    }
+
     /// Whether it attaches the session.
     pub(super) fn attaches(&self, session: SessionId) -> bool {
         matches!(self, Self::Attach { session: of, .. } if *of == session)
@@ -479,6 +493,23 @@ fn calls_guest(operation: &Operation) -> bool {
         operation,
         Operation::Invoke { .. } | Operation::Mount { .. }
     )
+}
+
+/// Bytes of an operation's values, about.
+fn operation_bytes(operation: &Operation) -> usize {
+    let of_sub = |operation: &SubOperation| match operation {
+        SubOperation::Create { data, .. } | SubOperation::Set { data, .. } => data.len(),
+        SubOperation::Check { .. } | SubOperation::Delete { .. } => 0,
+    };
+    match operation {
+        Operation::Create { data, .. }
+        | Operation::Set { data, .. }
+        | Operation::UploadChunk { data, .. } => data.len(),
+        Operation::Multi { operations } => operations.iter().map(of_sub).sum(),
+        Operation::Invoke { payload, .. } => payload.len(),
+        Operation::Mount { config, .. } => config.len(),
+        _ => 0,
+    }
 }
 
 /// What a request may acknowledge: neither less than before nor more than was answered.

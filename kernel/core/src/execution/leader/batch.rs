@@ -39,6 +39,11 @@ impl Batches {
         }
     }
 
+    /// How many batches may be in flight at once.
+    pub(super) fn in_flight_max(&self) -> usize {
+        self.in_flight_max
+    }
+
     /// The times of the batch that is being filled: they are those of its next transaction, too.
     pub(super) fn times(&self) -> Option<(LogTime, WallTime)> {
         let open = self.open.as_ref()?;

@@ -16,7 +16,7 @@ use crate::plugin::{
     PluginRuntime,
 };
 use crate::state::kernel_nodes::is_reserved;
-use crate::state::{Mount, View};
+use crate::state::{Mount, View, reply_bytes};
 
 impl Execution {
     /// Executes a request that calls a guest. After a refusal the caller rolls the draft back.
@@ -74,6 +74,15 @@ impl Execution {
             Ok(Ok(GuestOutcome::Done)) => Err(fault_refusal(&contract("no outcome"))),
             Ok(Err(rejection)) => Err(refusal_of(rejection)),
             Err(fault) => Err(fault_refusal(&fault)),
+        };
+        let limit = u64::from(draft.view().limits().value_bytes_max);
+        let reply = if reply_bytes(&reply) > limit {
+            Err(fault_refusal(&PluginFault {
+                kind: FaultKind::TooLarge,
+                message: format!("a reply has at most {limit} bytes"),
+            }))
+        } else {
+            reply
         };
         let rolled_back = reply.is_err() && (wrote || faulted);
         if rolled_back && !mutation::is_on(Mutation::KeepInstanceAfterRejection) {

@@ -54,6 +54,9 @@ impl Execution {
             return Vec::new();
         };
         let view = self.speculative();
+        if view.counters().mounts == 0 {
+            return Vec::new();
+        }
         let mut mounts = view.mounts_with_events(leader.last_event, MOUNTS_PER_STEP);
         let before = view.mounts_with_events(MountId::ZERO, MOUNTS_PER_STEP);
         mounts.extend(

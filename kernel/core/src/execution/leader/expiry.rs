@@ -157,8 +157,16 @@ impl Execution {
             if let Some(leader) = &mut self.leader {
                 leader.deadlines.remove(session);
             }
-            if self.speculative().session(session).is_some() {
-                self.kernel_txn(now, |draft| end_session(draft, session, true));
+            let timeout_ms = self.speculative().session(session).map(|of| of.timeout_ms);
+            let Some(timeout_ms) = timeout_ms else {
+                continue;
+            };
+            if self
+                .kernel_txn(now, |draft| end_session(draft, session, true))
+                .is_none()
+            {
+                // It always fits (rule R32); if it ever did not, it is tried again later.
+                self.arm_deadline(now.tick, session, timeout_ms);
             }
         }
     }

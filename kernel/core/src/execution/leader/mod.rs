@@ -47,6 +47,8 @@ pub(in crate::execution) struct Leader {
     active: ActiveClock,
     /// Work that came and is not executed.
     queue: VecDeque<Work>,
+    /// Bytes of the requests in it.
+    queue_bytes: usize,
     /// What is executed and not applied.
     batches: Batches,
     /// Sessions with requests that are executed and not applied, and the last of them.
@@ -115,6 +117,7 @@ impl Leader {
             clock: None,
             active: ActiveClock::starting(now),
             queue: VecDeque::new(),
+            queue_bytes: 0,
             batches: Batches::new(term, batches_in_flight_max),
             unapplied: BTreeMap::new(),
             turned_away: BTreeSet::new(),
@@ -127,6 +130,13 @@ impl Leader {
             events_turn: true,
             examining: BTreeSet::new(),
         }
+    }
+
+    /// A leader of the same term that has executed nothing; none if this one has.
+    pub(in crate::execution) fn anew(&self, now: Tick) -> Option<Self> {
+        let in_flight_max = self.batches.in_flight_max();
+        let anew = Self::new(self.term, self.execute_after, now, in_flight_max);
+        self.clock.is_none().then_some(anew)
     }
 
     /// The term.

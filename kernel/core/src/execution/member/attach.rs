@@ -4,7 +4,7 @@
 
 use folkmoot_proto::client::{AttachRefused, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{ConnEpoch, LogIndex, Now, RequestId, SecretHash, SessionId, Zxid};
+use folkmoot_proto::{ConnEpoch, LogIndex, Now, SecretHash, SessionId, Zxid};
 
 use super::streams::{Attachment, Phase, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction, StreamId};
@@ -192,8 +192,9 @@ impl Execution {
         }
     }
 
-    /// Serves a session on a stream from here on: first come the answers that its client has not
-    /// acknowledged, so that those of later requests come in order.
+    /// Serves a session on a stream from here on. Answers are given to what the client sends again
+    /// on this stream, so that they come behind the events of the watches that it resumes before
+    /// (rule R28); completions that it has not acknowledged come by themselves.
     fn serve(&mut self, id: StreamId, session: SessionId, epoch: ConnEpoch) {
         let Some(open) = self.state().session(session).cloned() else {
             return;
@@ -205,11 +206,17 @@ impl Execution {
         if let Some(older) = self.streams.serving(session) {
             self.close_stream(older, "the session is attached by a newer stream");
         }
+        for other in self.streams.all_asking_for(session, open.secret) {
+            if other != id {
+                self.close_stream(other, "the session is attached by a newer stream");
+            }
+        }
         let attachment = Attachment {
             session,
             epoch,
             told_epoch: epoch,
             expected: open.last_id.next(),
+            answered: None,
             refused: false,
             moved_at: self.last_tick,
         };
@@ -225,9 +232,6 @@ impl Execution {
                 zxid,
             },
         );
-        for request in open.acked_up_to.0 + 1..=open.last_id.0 {
-            self.send_kept_reply(id, session, RequestId(request));
-        }
         let completions = self.state().completions(session).into_iter();
         let frames = completions.map(|(ticket, kept)| ServerFrame::Completion {
             ticket,
@@ -238,18 +242,6 @@ impl Execution {
         for frame in frames.collect::<Vec<_>>() {
             self.send(id, frame);
         }
-    }
-
-    fn send_kept_reply(&mut self, id: StreamId, session: SessionId, request: RequestId) {
-        let Some(kept) = self.state().reply(session, request) else {
-            return;
-        };
-        let frame = ServerFrame::Reply {
-            id: request,
-            zxid: kept.zxid,
-            reply: kept.reply.clone(),
-        };
-        self.send(id, frame);
     }
 
     /// Asks again for what waits to be attached: what was asked may be lost with a leader or a

@@ -16,31 +16,63 @@ const LOST_AFTER_MS: u64 = 3000;
 const REQUESTS_PER_MESSAGE: usize = 256;
 
 impl Execution {
-    /// A client's request: only the session's next one goes to the leader. One that came before is
-    /// under way or answered; one beyond follows a request that was turned away.
-    pub(in crate::execution) fn forward(&mut self, now: Now, session: SessionId, request: Request) {
+    /// A client's request: only the session's next one is taken. One that came before is under way
+    /// or answered; one beyond follows a request that was turned away. What is executed already is
+    /// answered from what is kept (rule R10), the rest goes to the leader.
+    pub(in crate::execution) fn take_request(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        request: Request,
+    ) {
+        let Some(last_id) = self.state().session(session).map(|open| open.last_id) else {
+            return;
+        };
+        let Some(attachment) = self.streams.attachment_mut(session) else {
+            return;
+        };
+        let id = request.id;
+        if attachment.answered.is_none() && id > RequestId::ZERO && id <= attachment.expected {
+            attachment.expected = id;
+            attachment.answered = Some(RequestId(id.0 - 1));
+        }
+        if id != attachment.expected {
+            return;
+        }
+        if id <= last_id {
+            attachment.expected = id.next();
+            attachment.answered = Some(id);
+            return self.answer_again(session, id);
+        }
+        if id == last_id.next() {
+            attachment.moved_at = now.tick;
+        }
+        self.forward(session, request);
+    }
+
+    fn answer_again(&mut self, session: SessionId, id: RequestId) {
+        let Some(kept) = self.state().reply(session, id) else {
+            return;
+        };
+        let frame = ServerFrame::Reply {
+            id,
+            zxid: kept.zxid,
+            reply: kept.reply.clone(),
+        };
+        self.send_to_session(session, frame);
+    }
+
+    fn forward(&mut self, session: SessionId, request: Request) {
         let leader = self.known_leader;
         let Some(attachment) = self.streams.attachment_mut(session) else {
             return;
         };
         let (id, epoch) = (request.id, attachment.epoch);
-        if id != attachment.expected {
-            return;
-        }
         let Some(leader) = leader else {
             return self.not_admitted(session, epoch, id, NotAdmitted::NoLeader);
         };
         attachment.refused = false;
         attachment.expected = id.next();
-        let under_way = self
-            .state()
-            .session(session)
-            .map(|open| open.last_id.next());
-        if under_way == Some(id)
-            && let Some(attachment) = self.streams.attachment_mut(session)
-        {
-            attachment.moved_at = now.tick;
-        }
         if leader == self.config.member {
             return self.lead_request(leader, session, epoch, request);
         }
@@ -80,7 +112,8 @@ impl Execution {
         let Some(attachment) = self.streams.attachment_mut(session) else {
             return;
         };
-        if attachment.epoch != epoch || attachment.expected < id {
+        let is_stale = attachment.epoch != epoch || id < attachment.first_unanswered();
+        if is_stale || attachment.expected < id {
             return;
         }
         attachment.expected = id;
@@ -99,6 +132,8 @@ impl Execution {
         let Some(attachment) = self.streams.attachment(session) else {
             return;
         };
+        // One that was long on its way names what is answered by now.
+        let next = next.max(attachment.first_unanswered());
         if attachment.epoch == epoch && attachment.expected > next {
             self.send_rewind(now, session, next);
         }

@@ -1,6 +1,6 @@
 //! State hashes at fixed positions, compared between members (rule R27).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{LogIndex, MemberId, Zxid};
@@ -15,6 +15,8 @@ const POSITIONS_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(in crate::execution) struct Hashes {
     positions: BTreeMap<LogIndex, BTreeMap<MemberId, (Zxid, u64)>>,
+    /// Differences that were told, so that each is told once.
+    alarmed: BTreeSet<(MemberId, LogIndex)>,
 }
 
 impl Hashes {
@@ -24,6 +26,13 @@ impl Hashes {
         while self.positions.len() > POSITIONS_MAX {
             self.positions.pop_first();
         }
+    }
+
+    /// Whether a difference is told for the first time.
+    fn is_news(&mut self, peer: MemberId, index: LogIndex) -> bool {
+        let positions = &self.positions;
+        self.alarmed.retain(|(_, at)| positions.contains_key(at));
+        self.alarmed.insert((peer, index))
     }
 }
 
@@ -79,7 +88,7 @@ impl Execution {
             return self.stop(reason);
         }
         for peer in differing {
-            if self.alarmed.insert((peer, index)) {
+            if self.hashes.is_news(peer, index) {
                 self.act(ExecutionAction::HashAlarm { peer, index });
             }
         }

@@ -3,7 +3,7 @@
 
 use folkmoot_proto::batch::{Completion, Origin};
 use folkmoot_proto::client::ServerFrame;
-use folkmoot_proto::{ConnEpoch, Now, SessionId, Zxid};
+use folkmoot_proto::{ConnEpoch, Now, RequestId, SessionId, Zxid};
 
 use crate::execution::{Execution, ExecutionAction};
 use crate::mutation::{self, Mutation};
@@ -48,10 +48,18 @@ impl Execution {
             return;
         };
         attachment.moved_at = now.tick;
-        if attachment.expected <= origin.request {
-            // It was sent before the session was attached here, and is not sent again.
-            attachment.expected = origin.request.next();
+        if attachment.answered.is_none() || attachment.expected <= origin.request {
+            // It was sent on another stream, or before a rewind: it is answered when it is sent
+            // again on this one.
+            return;
         }
+        assert_eq!(
+            attachment.answered.map(RequestId::next),
+            Some(origin.request),
+            "session {} is answered in order",
+            origin.session
+        );
+        attachment.answered = Some(origin.request);
         self.send_to_session(
             origin.session,
             ServerFrame::Reply {
@@ -99,7 +107,8 @@ impl Execution {
                 }
                 attached.retain(|(of, _)| *of != session);
             }
-            Notice::MountPut { .. } | Notice::EventQueued { .. } | Notice::UploadSealed { .. } => {}
+            Notice::MountPut { mount } => self.discards.push(Discard::Mount(mount)),
+            Notice::EventQueued { .. } | Notice::UploadSealed { .. } => {}
             Notice::MountRemoved { mount } => {
                 self.discards.push(Discard::Mount(mount));
                 self.lead_unmounted(mount);

@@ -1,6 +1,6 @@
 //! The session streams of the clients attached to this member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::peer::ReadContext;
 use folkmoot_proto::{ConnEpoch, LogIndex, RequestId, SecretHash, SessionId, Tick, Zxid};
@@ -12,6 +12,8 @@ use crate::execution::{ConnectionId, StreamId};
 pub(in crate::execution) struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     serving: BTreeMap<SessionId, StreamId>,
+    /// Streams that wait to be attached.
+    pending: BTreeSet<StreamId>,
 }
 
 /// One stream.
@@ -62,14 +64,24 @@ pub(in crate::execution) struct Attachment {
     /// The epoch that the client was told and names in its heartbeats. A repeated attach of the
     /// same stream raises the other one alone.
     pub(in crate::execution) told_epoch: ConnEpoch,
-    /// The next request that is forwarded. One beyond it follows a request that was turned away or
-    /// rewound, one before it is under way: neither is forwarded, so that one refusal does not
-    /// become one for each request behind it.
+    /// The next request that is taken from the client. One beyond it follows a request that was
+    /// turned away or rewound, one before it is under way: neither is taken, so that one refusal
+    /// does not become one for each request behind it.
     pub(in crate::execution) expected: RequestId,
+    /// The last request that was answered on this stream, once the client has sent one. Its first
+    /// may be any that is not beyond `expected`: it asks again for what it has no answer to.
+    pub(in crate::execution) answered: Option<RequestId>,
     /// The client was told that a request was not admitted, and has not sent it again.
     pub(in crate::execution) refused: bool,
     /// When this member last saw the session's order move, or told the client to rewind.
     pub(in crate::execution) moved_at: Tick,
+}
+
+impl Attachment {
+    /// The first request that may be without an answer on this stream.
+    pub(in crate::execution) fn first_unanswered(&self) -> RequestId {
+        self.answered.map_or(RequestId::ZERO, RequestId::next)
+    }
 }
 
 impl Stream {
@@ -93,13 +105,15 @@ impl Streams {
         self.streams.get_mut(&id)
     }
 
-    /// Adds a stream.
+    /// Adds a stream, which waits to be attached.
     pub(in crate::execution) fn insert(&mut self, id: StreamId, stream: Stream) {
         self.streams.insert(id, stream);
+        self.pending.insert(id);
     }
 
     /// Removes a stream; its session is served here no more.
     pub(in crate::execution) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        self.pending.remove(&id);
         let stream = self.streams.remove(&id)?;
         if let Phase::Attached(attachment) = &stream.phase {
             self.serving.remove(&attachment.session);
@@ -133,9 +147,7 @@ impl Streams {
 
     /// Streams that wait to be attached, in order of their names.
     pub(in crate::execution) fn pending(&self) -> Vec<StreamId> {
-        let pending = |stream: &Stream| !matches!(stream.phase, Phase::Attached(_));
-        let streams = self.streams.iter().filter(|(_, stream)| pending(stream));
-        streams.map(|(id, _)| *id).collect()
+        self.pending.iter().copied().collect()
     }
 
     /// The newest stream that waits to be attached to a session, which has this secret.
@@ -144,6 +156,15 @@ impl Streams {
         session: SessionId,
         secret: SecretHash,
     ) -> Option<StreamId> {
+        self.all_asking_for(session, secret).pop()
+    }
+
+    /// The streams that wait to be attached to a session, which has this secret, newest last.
+    pub(in crate::execution) fn all_asking_for(
+        &self,
+        session: SessionId,
+        secret: SecretHash,
+    ) -> Vec<StreamId> {
         let asks = |stream: &Stream| match stream.phase {
             Phase::Opening { secret: shown, .. } => shown == secret,
             Phase::Resuming {
@@ -153,24 +174,19 @@ impl Streams {
             } => of == session && shown == secret,
             Phase::Attached(_) => false,
         };
-        let mut newest_first = self.streams.iter().rev();
-        newest_first
-            .find(|(_, stream)| asks(stream))
-            .map(|(id, _)| *id)
+        self.pending_where(asks)
     }
 
     /// The stream that waits for a read barrier.
     pub(in crate::execution) fn asking_by(&self, context: ReadContext) -> Option<StreamId> {
         let asks = |stream: &Stream| matches!(stream.phase, Phase::Resuming { barrier, .. } if barrier == Some(context));
-        let mut streams = self.streams.iter();
-        streams.find(|(_, stream)| asks(stream)).map(|(id, _)| *id)
+        self.pending_where(asks).pop()
     }
 
     /// Streams that wait for a session to be opened with a secret.
     pub(in crate::execution) fn opening(&self, secret: SecretHash) -> Vec<StreamId> {
         let opens = |stream: &Stream| matches!(stream.phase, Phase::Opening { secret: shown, .. } if shown == secret);
-        let streams = self.streams.iter().filter(|(_, stream)| opens(stream));
-        streams.map(|(id, _)| *id).collect()
+        self.pending_where(opens)
     }
 
     /// The streams of a connection.
@@ -198,8 +214,14 @@ impl Streams {
             "{before:?} serves {} already",
             attachment.session
         );
+        self.pending.remove(&id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.phase = Phase::Attached(attachment);
         }
+    }
+
+    fn pending_where(&self, which: impl Fn(&Stream) -> bool) -> Vec<StreamId> {
+        let is_one = |id: &&StreamId| self.streams.get(id).is_some_and(&which);
+        self.pending.iter().filter(is_one).copied().collect()
     }
 }

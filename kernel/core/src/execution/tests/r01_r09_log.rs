@@ -6,7 +6,8 @@ use folkmoot_proto::entry::EntryKind;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{LogTime, RequestId};
 
-use super::cluster::{Client, Cluster, Proposals, assert_same_state, create, member, replies};
+use super::clients::{Client, create, replies};
+use super::cluster::{Cluster, Proposals, assert_same_state, member};
 use crate::execution::ExecutionAction;
 use crate::state::View;
 
@@ -40,7 +41,7 @@ fn a_session_writes_at_any_member_and_all_have_it() {
 }
 
 #[test]
-fn r1_a_refusal_is_logged_with_its_reply_and_takes_its_place() {
+pub(super) fn r1_a_refusal_is_logged_with_its_reply_and_takes_its_place() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.call(&mut client, create("/a")).expect("created");
@@ -56,7 +57,7 @@ fn r1_a_refusal_is_logged_with_its_reply_and_takes_its_place() {
 
 /// The scenario of rule R1: what a refusal rested on is lost with its leader, and so is the refusal.
 #[test]
-fn r1_no_refusal_is_told_that_rests_on_what_is_lost() {
+pub(super) fn r1_no_refusal_is_told_that_rests_on_what_is_lost() {
     let mut cluster = Cluster::new(3);
     let mut other = cluster.open(member(2));
     let mut client = cluster.open(member(1));
@@ -77,7 +78,7 @@ fn r1_no_refusal_is_told_that_rests_on_what_is_lost() {
 }
 
 #[test]
-fn r2_only_the_next_request_is_executed_and_a_gap_is_told_once() {
+pub(super) fn r2_only_the_next_request_is_executed_and_a_gap_is_told_once() {
     let mut cluster = Cluster::new(3);
     let client = cluster.open(member(1));
     for id in 2..5 {
@@ -98,7 +99,7 @@ fn r2_only_the_next_request_is_executed_and_a_gap_is_told_once() {
 }
 
 #[test]
-fn r2_what_is_behind_an_unadmitted_request_is_not_admitted_either() {
+pub(super) fn r2_what_is_behind_an_unadmitted_request_is_not_admitted_either() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.depose();
@@ -126,8 +127,24 @@ fn r2_what_is_behind_an_unadmitted_request_is_not_admitted_either() {
     assert_eq!(replies(&cluster.frames(&client)), both);
 }
 
+/// A leader's word that was long on its way names what is answered by now.
 #[test]
-fn r2_work_lost_with_a_stream_is_asked_for_again() {
+pub(super) fn r2_a_late_rewind_does_not_go_behind_what_is_answered() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(2));
+    cluster.call(&mut client, create("/a")).expect("created");
+    let now = cluster.now();
+    let (session, epoch) = (client.session, client.epoch);
+    let execution = &mut cluster.member(member(2)).execution;
+    execution.rewound(now, session, epoch, RequestId(1));
+    execution.not_admitted(session, epoch, RequestId(1), NotAdmitted::Overloaded);
+    cluster.run();
+    assert_eq!(cluster.frames(&client), []);
+    cluster.call(&mut client, create("/b")).expect("created");
+}
+
+#[test]
+pub(super) fn r2_work_lost_with_a_stream_is_asked_for_again() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.member(member(2)).cut_off = true;
@@ -143,7 +160,7 @@ fn r2_work_lost_with_a_stream_is_asked_for_again() {
 }
 
 #[test]
-fn r2_work_that_nobody_knows_to_be_lost_is_asked_for_again_after_a_while() {
+pub(super) fn r2_work_that_nobody_knows_to_be_lost_is_asked_for_again_after_a_while() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.member(member(2)).cut_off = true;
@@ -157,7 +174,7 @@ fn r2_work_that_nobody_knows_to_be_lost_is_asked_for_again_after_a_while() {
 
 /// Two batches are in flight and a third fills; the first is refused, and with it all three.
 #[test]
-fn r3_a_refused_batch_takes_all_that_was_executed_on_it() {
+pub(super) fn r3_a_refused_batch_takes_all_that_was_executed_on_it() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(1));
     cluster.proposals = Proposals::Hold;
@@ -182,7 +199,7 @@ fn r3_a_refused_batch_takes_all_that_was_executed_on_it() {
 }
 
 #[test]
-fn r3_nothing_is_executed_before_what_was_appended_is_applied() {
+pub(super) fn r3_nothing_is_executed_before_what_was_appended_is_applied() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(1));
     cluster.proposals = Proposals::Hold;
@@ -207,7 +224,7 @@ fn r3_nothing_is_executed_before_what_was_appended_is_applied() {
 }
 
 #[test]
-fn r4_a_new_leader_executes_nothing_before_its_own_first_entry() {
+pub(super) fn r4_a_new_leader_executes_nothing_before_its_own_first_entry() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.call(&mut client, create("/a")).expect("created");
@@ -225,7 +242,7 @@ fn r4_a_new_leader_executes_nothing_before_its_own_first_entry() {
 }
 
 #[test]
-fn r5_what_is_proposed_decodes_to_what_was_applied() {
+pub(super) fn r5_what_is_proposed_decodes_to_what_was_applied() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(1));
     cluster.call(&mut client, create("/a")).expect("created");
@@ -235,7 +252,7 @@ fn r5_what_is_proposed_decodes_to_what_was_applied() {
 }
 
 #[test]
-fn r6_an_entry_that_does_not_apply_stops_the_member() {
+pub(super) fn r6_an_entry_that_does_not_apply_stops_the_member() {
     let mut cluster = Cluster::new(1);
     let mut client = cluster.open(member(1));
     cluster.call(&mut client, create("/a")).expect("created");
@@ -251,7 +268,7 @@ fn r6_an_entry_that_does_not_apply_stops_the_member() {
 }
 
 #[test]
-fn r9_the_log_clock_goes_on_where_the_last_leader_left_it() {
+pub(super) fn r9_the_log_clock_goes_on_where_the_last_leader_left_it() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.pass_ms(3000);

@@ -6,10 +6,8 @@ use folkmoot_proto::limits::Limits;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{RequestId, Ticket, Zxid};
 
-use super::cluster::{
-    Client, Cluster, Proposals, assert_same_state, create, create_ephemeral, invoke, member,
-    replies,
-};
+use super::clients::{Client, create, create_ephemeral, invoke, replies};
+use super::cluster::{Cluster, Proposals, assert_same_state, member};
 use crate::state::View;
 
 fn locked(cluster: &mut Cluster, client: &mut Client) -> Zxid {
@@ -49,7 +47,7 @@ fn lock_cluster() -> (Cluster, Client, Client) {
 }
 
 #[test]
-fn r10_a_retry_gets_the_first_outcome_and_no_second_effect() {
+pub(super) fn r10_a_retry_gets_the_first_outcome_and_no_second_effect() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     let sequential = Operation::Create {
@@ -70,7 +68,7 @@ fn r10_a_retry_gets_the_first_outcome_and_no_second_effect() {
 }
 
 #[test]
-fn r10_a_retry_of_what_is_under_way_is_answered_once_it_is_applied() {
+pub(super) fn r10_a_retry_of_what_is_under_way_is_answered_once_it_is_applied() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
     cluster.proposals = Proposals::Hold;
@@ -90,8 +88,28 @@ fn r10_a_retry_of_what_is_under_way_is_answered_once_it_is_applied() {
     assert_eq!(replies(&cluster.frames(&moved)), [(1, created)]);
 }
 
+/// The reply is lost with the stream to the leader, which has executed the request.
 #[test]
-fn r10_opening_again_with_the_same_secret_gives_the_same_session() {
+pub(super) fn r10_a_retry_of_what_is_in_the_overlay_has_no_second_effect() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(2));
+    cluster.proposals = Proposals::Hold;
+    let id = cluster.send(&mut client, create("/a"));
+    cluster.run();
+    cluster.lose_stream(member(1), member(2));
+    let frames = cluster.frames(&client);
+    assert_eq!(frames, [ServerFrame::Rewind { next: id }]);
+    cluster.send_as(&client, id, create("/a"));
+    cluster.run();
+    cluster.proposals = Proposals::Commit;
+    cluster.commit_one();
+    let created = Ok(Outcome::Created { sequence: None });
+    assert_eq!(replies(&cluster.frames(&client)), [(1, created)]);
+    assert_eq!(cluster.log.len(), 4, "{:?}", cluster.log);
+}
+
+#[test]
+pub(super) fn r10_opening_again_with_the_same_secret_gives_the_same_session() {
     let mut cluster = Cluster::new(3);
     let client = cluster.open(member(2));
     let stream = cluster.new_stream();
@@ -107,7 +125,7 @@ fn r10_opening_again_with_the_same_secret_gives_the_same_session() {
 }
 
 #[test]
-fn r10_a_session_at_its_cap_of_replies_takes_no_more_until_it_acknowledges() {
+pub(super) fn r10_a_session_at_its_cap_of_replies_takes_no_more_until_it_acknowledges() {
     let limits = Limits {
         session_replies_max: 3,
         ..Limits::default()
@@ -145,7 +163,7 @@ fn r10_a_session_at_its_cap_of_replies_takes_no_more_until_it_acknowledges() {
 }
 
 #[test]
-fn r10_completions_are_kept_until_acknowledged() {
+pub(super) fn r10_completions_are_kept_until_acknowledged() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     locked(&mut cluster, &mut first);
     let ticket = waits(&mut cluster, &mut second);
@@ -169,7 +187,7 @@ fn r10_completions_are_kept_until_acknowledged() {
 }
 
 #[test]
-fn r11_a_contended_acquire_is_granted_in_the_transaction_that_releases() {
+pub(super) fn r11_a_contended_acquire_is_granted_in_the_transaction_that_releases() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     let first_token = locked(&mut cluster, &mut first);
     let ticket = waits(&mut cluster, &mut second);
@@ -189,7 +207,7 @@ fn r11_a_contended_acquire_is_granted_in_the_transaction_that_releases() {
 }
 
 #[test]
-fn r11_a_wait_survives_a_change_of_leader() {
+pub(super) fn r11_a_wait_survives_a_change_of_leader() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     locked(&mut cluster, &mut first);
     waits(&mut cluster, &mut second);
@@ -203,7 +221,7 @@ fn r11_a_wait_survives_a_change_of_leader() {
 }
 
 #[test]
-fn r11_a_deadline_ends_a_wait_and_the_next_one_gets_the_grant() {
+pub(super) fn r11_a_deadline_ends_a_wait_and_the_next_one_gets_the_grant() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     let mut third = cluster.open(member(1));
     locked(&mut cluster, &mut first);
@@ -224,7 +242,7 @@ fn r11_a_deadline_ends_a_wait_and_the_next_one_gets_the_grant() {
 }
 
 #[test]
-fn r11_a_wait_is_cancelled_once() {
+pub(super) fn r11_a_wait_is_cancelled_once() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     locked(&mut cluster, &mut first);
     waits(&mut cluster, &mut second);
@@ -244,7 +262,7 @@ fn r11_a_wait_is_cancelled_once() {
 }
 
 #[test]
-fn r11_unmounting_ends_the_waits() {
+pub(super) fn r11_unmounting_ends_the_waits() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     locked(&mut cluster, &mut first);
     waits(&mut cluster, &mut second);
@@ -258,7 +276,7 @@ fn r11_unmounting_ends_the_waits() {
 }
 
 #[test]
-fn r11_waits_and_unacknowledged_outcomes_have_one_cap() {
+pub(super) fn r11_waits_and_unacknowledged_outcomes_have_one_cap() {
     let limits = Limits {
         session_waits_max: 2,
         ..Limits::default()
@@ -277,7 +295,7 @@ fn r11_waits_and_unacknowledged_outcomes_have_one_cap() {
 }
 
 #[test]
-fn r12_a_closing_session_frees_what_it_held_whether_the_plugin_works_or_not() {
+pub(super) fn r12_a_closing_session_frees_what_it_held_whether_the_plugin_works_or_not() {
     let mut cluster = Cluster::new(3);
     let mut owner = cluster.open(member(2));
     let mut admin = cluster.open(member(1));
@@ -310,7 +328,7 @@ fn r12_a_closing_session_frees_what_it_held_whether_the_plugin_works_or_not() {
 }
 
 #[test]
-fn r12_events_outlive_their_leader_and_a_loading_component() {
+pub(super) fn r12_events_outlive_their_leader_and_a_loading_component() {
     let mut cluster = Cluster::new(3);
     let mut owner = cluster.open(member(2));
     let mut admin = cluster.open(member(1));
@@ -330,7 +348,7 @@ fn r12_events_outlive_their_leader_and_a_loading_component() {
 }
 
 #[test]
-fn r12_a_mount_hears_of_ended_waits_and_timers() {
+pub(super) fn r12_a_mount_hears_of_ended_waits_and_timers() {
     let mut cluster = Cluster::new(1);
     let mut client = cluster.open(member(1));
     cluster.install_and_mount(&mut client, "hostile", "/h");
@@ -357,7 +375,7 @@ fn r12_a_mount_hears_of_ended_waits_and_timers() {
 }
 
 #[test]
-fn r12_a_queue_at_its_cap_becomes_one_resync() {
+pub(super) fn r12_a_queue_at_its_cap_becomes_one_resync() {
     let limits = Limits {
         mount_events_max: 2,
         ..Limits::default()
@@ -385,7 +403,7 @@ fn r12_a_queue_at_its_cap_becomes_one_resync() {
 }
 
 #[test]
-fn r13_a_guard_holds_only_for_the_grant_it_names() {
+pub(super) fn r13_a_guard_holds_only_for_the_grant_it_names() {
     let (mut cluster, mut first, mut second) = lock_cluster();
     let stale = locked(&mut cluster, &mut first);
     waits(&mut cluster, &mut second);
@@ -415,7 +433,7 @@ fn r13_a_guard_holds_only_for_the_grant_it_names() {
 }
 
 #[test]
-fn r13_guards_of_a_multi_see_the_state_before_it() {
+pub(super) fn r13_guards_of_a_multi_see_the_state_before_it() {
     let mut cluster = Cluster::new(1);
     let mut client = cluster.open(member(1));
     cluster
