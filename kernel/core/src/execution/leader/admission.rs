@@ -128,8 +128,8 @@ impl Execution {
     pub(super) fn may_execute(&self) -> bool {
         let applied = self.state().position().index;
         let may = |leader: &Leader| {
-            let is_settled =
-                applied >= leader.execute_after || mutation::is_on(Mutation::ExecuteBeforeOwnEntry);
+            let is_settled = (!leader.dropped && applied >= leader.execute_after)
+                || mutation::is_on(Mutation::ExecuteBeforeOwnEntry);
             leader.clock.is_some() && is_settled && leader.batches.has_room()
         };
         self.leader.as_ref().is_some_and(may)

@@ -15,7 +15,10 @@ use crate::mutation::{self, Mutation};
 pub(super) struct Batches {
     term: Term,
     open: Option<OpenBatch>,
-    in_flight: VecDeque<Zxid>,
+    /// What was proposed and stands: the last zxid and the bytes of each.
+    in_flight: VecDeque<(Zxid, Bytes)>,
+    /// Proposals that were neither applied nor refused, those that were thrown away among them.
+    unanswered: usize,
     in_flight_max: usize,
 }
 
@@ -35,6 +38,7 @@ impl Batches {
             term,
             open: None,
             in_flight: VecDeque::new(),
+            unanswered: 0,
             in_flight_max: in_flight_max.max(1),
         }
     }
@@ -91,20 +95,37 @@ impl Batches {
             txns: open.txns,
         };
         let last_zxid = batch.last_zxid();
-        self.in_flight.push_back(last_zxid);
+        let payload = encode_checked(&batch);
+        self.in_flight.push_back((last_zxid, payload.clone()));
+        self.unanswered += 1;
         Some(ProposedBatch {
             term: self.term,
             base_zxid: batch.base_zxid,
             last_zxid,
-            payload: encode_checked(&batch),
+            payload,
         })
     }
 
-    /// The entry that ends at `zxid` was applied.
-    pub(super) fn applied(&mut self, zxid: Zxid) {
-        while self.in_flight.front().is_some_and(|last| *last <= zxid) {
-            self.in_flight.pop_front();
+    /// A batch of this term was applied. If it was not thrown away, it is the oldest in flight, byte
+    /// for byte: else what was executed after it stands on another state (rule R3).
+    pub(super) fn applied(&mut self, zxid: Zxid, payload: &Bytes) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if let Some((last_zxid, proposed)) = self.in_flight.pop_front() {
+            assert!(
+                last_zxid == zxid && proposed == payload,
+                "the batch applied at {zxid} is not the one that was proposed at {last_zxid}"
+            );
         }
+    }
+
+    /// A batch was refused.
+    pub(super) fn refused(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// Whether every proposal was applied or refused.
+    pub(super) fn all_answered(&self) -> bool {
+        self.unanswered == 0
     }
 
     /// All of them were thrown away with the overlay.

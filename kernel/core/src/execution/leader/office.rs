@@ -1,6 +1,6 @@
 //! A leader's office: its rounds, what commits to it, what it throws away.
 
-use folkmoot_proto::entry::Entry;
+use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{LogIndex, LogTime, MemberId, MountId, Now, RequestId, SessionId, Term, Tick};
 
@@ -82,7 +82,9 @@ impl Execution {
         let Some(leader) = &mut self.leader else {
             return;
         };
-        leader.batches.applied(entry.last_zxid);
+        if entry.term == leader.term && entry.kind == EntryKind::Batch {
+            leader.batches.applied(entry.last_zxid, &entry.payload);
+        }
         for origin in txns.iter().filter_map(|txn| txn.origin.as_ref()) {
             if leader.unapplied.get(&origin.session) == Some(&origin.request) {
                 leader.unapplied.remove(&origin.session);
@@ -127,7 +129,8 @@ impl Execution {
         let Some(leader) = &mut self.leader else {
             return;
         };
-        if !leader.dropped || applied < leader.execute_after {
+        let is_settled = applied >= leader.execute_after && leader.batches.all_answered();
+        if !leader.dropped || !is_settled {
             return;
         }
         leader.dropped = false;
@@ -157,7 +160,10 @@ impl Execution {
         );
     }
 
-    /// A batch was not appended: what was executed after it stands on nothing (rule R3).
+    /// A batch was not appended: what was executed after it stands on nothing (rule R3). Nothing is
+    /// executed before every older proposal is applied or refused, too: else one that was proposed
+    /// anew, and then thrown away for an older refusal, could be appended all the same, and another
+    /// of its zxid be executed.
     pub(in crate::execution) fn propose_refused(&mut self, term: Term, last_appended: LogIndex) {
         if mutation::is_on(Mutation::KeepOverlay) {
             return;
@@ -166,6 +172,7 @@ impl Execution {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else {
             return;
         };
+        leader.batches.refused();
         leader.batches.drop_all();
         leader.execute_after = leader.execute_after.max(last_appended);
         leader.dropped = true;

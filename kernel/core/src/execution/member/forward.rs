@@ -149,7 +149,8 @@ impl Execution {
             return;
         };
         if attachment.expected > next || attachment.refused {
-            self.send_rewind(now, session, next);
+            // What was executed by another way, and is not asked for again yet, is not jumped over.
+            self.send_rewind(now, session, next.min(attachment.expected));
         }
     }
 

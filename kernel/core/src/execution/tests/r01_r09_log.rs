@@ -198,6 +198,30 @@ pub(super) fn r3_a_refused_batch_takes_all_that_was_executed_on_it() {
     assert_same_state(&cluster);
 }
 
+/// What is proposed anew must not be thrown away for the refusal of a batch that is older.
+#[test]
+pub(super) fn r3_nothing_is_executed_before_every_older_batch_is_answered() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(1));
+    let mut other = cluster.open(member(1));
+    cluster.proposals = Proposals::Hold;
+    for path in ["/a", "/b"] {
+        cluster.send(&mut client, create(path));
+        cluster.run();
+    }
+    assert_eq!(cluster.proposed.len(), 2);
+    cluster.refuse_one();
+    cluster.send(&mut other, create("/c"));
+    cluster.run();
+    assert_eq!(cluster.proposed.len(), 1, "the older one alone");
+    cluster.commit_one();
+    assert_eq!(cluster.proposed.len(), 1, "the one of the other client");
+    cluster.commit_one();
+    assert_eq!(replies(&cluster.frames(&other)), [(1, created())]);
+    assert!(cluster.state(member(1)).node("/b").is_none());
+    assert_same_state(&cluster);
+}
+
 #[test]
 pub(super) fn r3_nothing_is_executed_before_what_was_appended_is_applied() {
     let mut cluster = Cluster::new(3);
