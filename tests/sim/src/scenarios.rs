@@ -1,6 +1,9 @@
 //! Short scripts for rules that a whole cluster shows too seldom, or not at all: each is a few steps
 //! of one machine, and says what is wrong if its rule does not hold.
 
+mod consensus;
+mod execution;
+
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -14,5 +17,24 @@ pub struct Scenario {
     pub run: fn() -> Result<(), String>,
 }
 
+const fn scenario(name: &'static str, run: fn() -> Result<(), String>) -> Scenario {
+    Scenario { name, run }
+}
+
 /// All of them.
-pub const ALL: &[Scenario] = &[];
+pub const ALL: &[Scenario] = &[
+    scenario("commit_is_told_at_once", consensus::commit_is_told_at_once),
+    scenario(
+        "a_leader_without_a_quorum_steps_down",
+        consensus::a_leader_without_a_quorum_steps_down,
+    ),
+    scenario(
+        "contact_counts_from_sending",
+        consensus::contact_counts_from_sending,
+    ),
+    scenario(
+        "a_refused_batch_takes_the_overlay_with_it",
+        execution::a_refused_batch_takes_the_overlay_with_it,
+    ),
+    scenario("effects_are_strict", execution::effects_are_strict),
+];

@@ -571,7 +571,7 @@ fn view(member: &Member) -> MemberView {
     }
 }
 
-fn bootstrap(voters: u64) -> Bytes {
+pub(crate) fn bootstrap(voters: u64) -> Bytes {
     let members = (1..=voters).map(|id| BootstrapMember {
         id: MemberId(id),
         peer_address: format!("member-{id}:1"),

@@ -222,7 +222,6 @@ impl Member {
             return false;
         }
         process.installing = true;
-        process.checkpoint = None;
         let SnapshotParcel {
             from,
             from_life,
