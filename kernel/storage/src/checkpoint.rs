@@ -4,11 +4,11 @@
 //! FOLDER/current                 the name of the state that counts, and a line's end
 //! FOLDER/prepared                the same for a snapshot that may replace it; behind the line,
 //!                                where it stands
-//! FOLDER/state-0000000000000001  a fjall database: keyspace "records", and keyspace "position"
-//!                                with one key: a version byte, then an encoded `StateMeta`
+//! FOLDER/state-0000000000000001  a fjall database with one keyspace, "state": at key 0 a version
+//!                                byte and an encoded `StateMeta`; at 1 and a record's key, its value
 //! ```
 //!
-//! A delta is one batch over both keyspaces, so that a state and its position move as one (rule
+//! A delta is one batch, so that a state and its position move as one (rule
 //! R26). A full state is ingested into a folder of its own, read back once, and only then named as
 //! prepared; making it current is one rename (rule R25).
 

@@ -17,15 +17,18 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 /// The least that fjall takes: what is in the journals is replayed at every start.
 const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
-/// The version of what the keyspace "position" holds.
+/// The version of what is at [`POSITION_KEY`].
 const POSITION_VERSION: u8 = 1;
-const POSITION_KEY: &str = "meta";
+/// Where the state stands. One keyspace holds it and the records: fjall keeps its journals, and
+/// replays them at a start, until every keyspace in them has flushed, and a small one never does.
+const POSITION_KEY: &[u8] = &[0];
+/// In front of each record's key.
+const RECORD_TAG: u8 = 1;
 
 /// An open state.
 pub(super) struct StateDatabase {
     database: Database,
-    records: Keyspace,
-    position: Keyspace,
+    keyspace: Keyspace,
 }
 
 impl StateDatabase {
@@ -37,20 +40,13 @@ impl StateDatabase {
             .worker_threads(1)
             .open()
             .map_err(fjall_error)?;
-        let records = database.keyspace("records", options).map_err(fjall_error)?;
-        let position = database
-            .keyspace("position", options)
-            .map_err(fjall_error)?;
-        Ok(Self {
-            database,
-            records,
-            position,
-        })
+        let keyspace = database.keyspace("state", options).map_err(fjall_error)?;
+        Ok(Self { database, keyspace })
     }
 
     /// Where the state stands, if it stands anywhere.
     pub(super) fn meta(&self) -> Result<Option<StateMeta>, CheckpointError> {
-        let Some(value) = self.position.get(POSITION_KEY).map_err(fjall_error)? else {
+        let Some(value) = self.keyspace.get(POSITION_KEY).map_err(fjall_error)? else {
             return Ok(None);
         };
         match value.split_first() {
@@ -80,34 +76,60 @@ impl StateDatabase {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for RecordChange { key, value } in changes {
             match value {
-                Some(value) => batch.insert(&self.records, &*key, &*value),
-                None => batch.remove(&self.records, &*key),
+                Some(value) => batch.insert(&self.keyspace, tagged(&key), &*value),
+                None => batch.remove(&self.keyspace, tagged(&key)),
             }
         }
-        let mut position = vec![POSITION_VERSION];
-        position.extend(encode_state_meta(meta));
-        batch.insert(&self.position, POSITION_KEY, position);
+        batch.insert(&self.keyspace, POSITION_KEY, position(meta));
         batch.commit().map_err(fjall_error)
     }
 
     /// The records, in order of their keys.
     pub(super) fn records(&self) -> impl Iterator<Item = Result<RecordChange, CheckpointError>> {
-        self.records.iter().map(|guard| {
+        self.keyspace.range([RECORD_TAG]..).map(|guard| {
             let (key, value) = guard.into_inner().map_err(fjall_error)?;
+            let key = key.get(1..).unwrap_or_default();
             Ok(RecordChange {
-                key: Bytes::copy_from_slice(&key),
+                key: Bytes::copy_from_slice(key),
                 value: Some(Bytes::copy_from_slice(&value)),
             })
         })
     }
 
-    /// The keyspace into which a full state is ingested.
-    pub(super) const fn records_keyspace(&self) -> &Keyspace {
-        &self.records
+    /// Writes a full state to a database that is new: its records, by rising key.
+    pub(super) fn ingest(
+        &self,
+        meta: &StateMeta,
+        records: impl IntoIterator<Item = RecordChange>,
+    ) -> Result<(), CheckpointError> {
+        let mut ingestion = self.keyspace.start_ingestion().map_err(fjall_error)?;
+        ingestion
+            .write(POSITION_KEY, position(meta))
+            .map_err(fjall_error)?;
+        for RecordChange { key, value } in records {
+            let value = value.unwrap_or_default();
+            ingestion
+                .write(tagged(&key), &*value)
+                .map_err(fjall_error)?;
+        }
+        ingestion.finish().map_err(fjall_error)
     }
 }
 
-/// Options of both keyspaces; fjall keeps those with which a keyspace was made.
+fn tagged(key: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(key.len() + 1);
+    tagged.push(RECORD_TAG);
+    tagged.extend_from_slice(key);
+    tagged
+}
+
+fn position(meta: &StateMeta) -> Vec<u8> {
+    let mut position = vec![POSITION_VERSION];
+    position.extend(encode_state_meta(meta));
+    position
+}
+
+/// fjall keeps the options with which a keyspace was made.
 fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use folkmoot_core::checkpoint::{CheckpointError, FullWriter};
 use folkmoot_proto::record::{RecordChange, StateMeta};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::database::{StateDatabase, fjall_error};
+use super::database::StateDatabase;
 use super::io_error;
 use super::pointer::Pointer;
 
@@ -36,9 +36,13 @@ impl IngestingWriter {
     ) -> Result<Self, CheckpointError> {
         let database = StateDatabase::open(&folder.join(&name))?;
         let (chunks, receiver) = crossbeam_channel::bounded(CHUNKS_MAX);
+        let position = meta.clone();
         let thread = thread::Builder::new()
             .name("ingestion".to_owned())
-            .spawn(move || ingest(database, &receiver))
+            .spawn(move || {
+                database.ingest(&position, receiver.iter().flatten())?;
+                Ok(database)
+            })
             .map_err(|error| io_error(&error))?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -86,9 +90,7 @@ impl FullWriter for IngestingWriter {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), CheckpointError> {
-        let database = self.join()?;
-        database.write(&self.meta, Vec::new())?;
-        drop(database);
+        drop(self.join()?);
         self.verify()?;
         let pointer = Pointer {
             state: self.name.clone(),
@@ -126,25 +128,6 @@ impl Drop for IngestingWriter {
             let _ = self.join();
         }
     }
-}
-
-fn ingest(
-    database: StateDatabase,
-    chunks: &Receiver<Vec<RecordChange>>,
-) -> Result<StateDatabase, CheckpointError> {
-    let mut ingestion = database
-        .records_keyspace()
-        .start_ingestion()
-        .map_err(fjall_error)?;
-    for chunk in chunks {
-        for RecordChange { key, value } in chunk {
-            ingestion
-                .write(&*key, &*value.unwrap_or_default())
-                .map_err(fjall_error)?;
-        }
-    }
-    ingestion.finish().map_err(fjall_error)?;
-    Ok(database)
 }
 
 /// A sum over records in order.
