@@ -2,6 +2,9 @@
 
 use folkmoot_core::log::BLOCK_BYTES;
 
+/// Bytes that are kept between writes: a transaction at its limit and the rest of a drain.
+const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A buffer that is used again and again; its content starts at a block's alignment.
 #[derive(Debug, Default)]
 pub(crate) struct AlignedBuffer {
@@ -19,6 +22,13 @@ impl AlignedBuffer {
             panic!("{bytes} bytes from {start} are not in the buffer");
         };
         aligned
+    }
+
+    /// Gives memory back after an unusually large write, as recovery's copy of a segment is.
+    pub(crate) fn shrink(&mut self) {
+        if self.memory.len() > KEPT_BYTES_MAX {
+            self.memory = Vec::new();
+        }
     }
 
     /// A copy of `data` that starts at a block's alignment.

@@ -124,9 +124,9 @@ impl FileDisk {
             return Err(DiskError::Missing { file });
         };
         if self.direct {
-            return opened
-                .write_all_at(self.buffer.copy_of(data), offset)
-                .map_err(failed);
+            let written = opened.write_all_at(self.buffer.copy_of(data), offset);
+            self.buffer.shrink();
+            return written.map_err(failed);
         }
         opened.write_all_at(data, offset).map_err(failed)?;
         opened.sync_data().map_err(failed)

@@ -31,6 +31,12 @@ impl Fields {
         Ok(self.rest.split_to(count))
     }
 
+    /// Bytes of their own: what outlives a segment's content must not keep all of it in memory.
+    pub(crate) fn copied(&mut self, count: usize) -> Result<Bytes, Malformed> {
+        self.bytes(count)
+            .map(|bytes| Bytes::copy_from_slice(&bytes))
+    }
+
     pub(crate) fn rest(self) -> Bytes {
         self.rest
     }
@@ -144,7 +150,7 @@ pub fn decode_state_meta(bytes: Bytes) -> Result<StateMeta, Malformed> {
     let state_hash = fields.u64()?;
     let feature_level = fields.u32()?;
     let length = fields.u32()? as usize;
-    let bootstrap = fields.bytes(length)?;
+    let bootstrap = fields.copied(length)?;
     if !fields.is_empty() {
         return Err(Malformed(
             "a state's position has more bytes than it should",

@@ -169,7 +169,7 @@ impl SegmentHeader {
             wiped: fields.u32()? & FLAG_WIPED != 0,
             bootstrap: {
                 let length = fields.u32()? as usize;
-                fields.bytes(length)?
+                fields.copied(length)?
             },
         })
     }

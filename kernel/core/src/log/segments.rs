@@ -8,6 +8,10 @@ use folkmoot_proto::LogIndex;
 use super::{DiskOpKind, LogFile, SegmentNumber};
 use crate::mutation::{self, Mutation};
 
+/// Covered segments that stay, to be recycled: zeroing a new one costs as much as filling it. A peer
+/// that is behind may read them meanwhile.
+const SPARES_MAX: usize = 4;
+
 /// A segment that is written no more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClosedSegment {
@@ -113,16 +117,15 @@ impl Segments {
         if self.prepared.is_none() {
             return Some(self.prepare(covered));
         }
-        // One covered segment waits to be recycled; more than one, or one of odd length, goes.
         let first = *self
             .closed
             .front()
             .filter(|first| is_covered(first, covered))?;
-        let second = self
+        let covered_too_many = self
             .closed
-            .get(1)
-            .is_some_and(|second| is_covered(second, covered));
-        if first.bytes == self.full_bytes && !second {
+            .get(SPARES_MAX)
+            .is_some_and(|next| is_covered(next, covered));
+        if first.bytes == self.full_bytes && !covered_too_many {
             return None;
         }
         self.closed.pop_front();
@@ -173,4 +176,107 @@ impl Segments {
 /// Rule R24: a segment goes only after the checkpoint that covers all of it is durable.
 fn is_covered(segment: &ClosedSegment, covered: LogIndex) -> bool {
     segment.highest <= covered || mutation::is_on(Mutation::RecycleUncovered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: u64 = 8192;
+
+    /// Segments 1 to `count` are full, of entries 10 each; the one behind is written.
+    fn full_segments(count: u64) -> Segments {
+        let closed = (1..=count).map(|number| ClosedSegment {
+            number: SegmentNumber(number),
+            bytes: FULL,
+            highest: LogIndex(number * 10),
+        });
+        let mut segments = Segments::new(FULL, SegmentNumber(count + 1), closed.collect());
+        segments.current.begin(4096, 0);
+        segments
+    }
+
+    fn poll(segments: &mut Segments, covered: u64) -> Option<DiskOpKind> {
+        let maintenance = segments.poll_maintenance(LogIndex(covered))?;
+        segments.maintenance_done();
+        Some(maintenance.kind)
+    }
+
+    const fn segment(number: u64) -> LogFile {
+        LogFile::Segment(SegmentNumber(number))
+    }
+
+    /// Rule R24: what no checkpoint covers stays.
+    #[test]
+    fn makes_new_file_while_nothing_is_covered() {
+        let mut segments = full_segments(3);
+        let created = DiskOpKind::CreateZeroed {
+            file: segment(5),
+            bytes: FULL,
+        };
+        assert_eq!(poll(&mut segments, 9), Some(created));
+        assert_eq!(poll(&mut segments, 9), None);
+    }
+
+    #[test]
+    fn recycles_oldest_covered_segment() {
+        let mut segments = full_segments(3);
+        let recycled = DiskOpKind::Rename {
+            from: segment(1),
+            to: segment(5),
+        };
+        assert_eq!(poll(&mut segments, 20), Some(recycled));
+        assert_eq!(poll(&mut segments, 20), None);
+        assert!(segments.advance());
+        let recycled = DiskOpKind::Rename {
+            from: segment(2),
+            to: segment(6),
+        };
+        segments.current.begin(4096, 0);
+        assert_eq!(poll(&mut segments, 20), Some(recycled));
+    }
+
+    #[test]
+    fn removes_covered_segments_beyond_the_spares() {
+        let mut segments = full_segments(7);
+        assert_eq!(
+            poll(&mut segments, 70),
+            Some(DiskOpKind::Rename {
+                from: segment(1),
+                to: segment(9)
+            })
+        );
+        for number in [2, 3] {
+            assert_eq!(
+                poll(&mut segments, 70),
+                Some(DiskOpKind::Remove {
+                    file: segment(number)
+                })
+            );
+        }
+        assert_eq!(poll(&mut segments, 70), None);
+    }
+
+    #[test]
+    fn removes_covered_copy_of_odd_length() {
+        let mut segments = full_segments(2);
+        segments.closed[0].bytes = 4096;
+        let created = DiskOpKind::CreateZeroed {
+            file: segment(4),
+            bytes: FULL,
+        };
+        assert_eq!(poll(&mut segments, 10), Some(created));
+        assert_eq!(
+            poll(&mut segments, 10),
+            Some(DiskOpKind::Remove { file: segment(1) })
+        );
+        assert_eq!(poll(&mut segments, 10), None);
+    }
+
+    #[test]
+    fn does_nothing_before_the_header_is_durable() {
+        let mut segments = full_segments(3);
+        segments.current.begun = false;
+        assert_eq!(poll(&mut segments, 30), None);
+    }
 }

@@ -74,7 +74,7 @@ impl Tail {
                 }
                 self.last = entry.index;
                 if entry.kind == EntryKind::Bootstrap {
-                    self.bootstrap = entry.payload.clone();
+                    self.bootstrap = Bytes::copy_from_slice(&entry.payload);
                 }
             }
             StoredRecord::Asked(LogRecord::Truncate { last }) => {
