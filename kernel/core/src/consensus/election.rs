@@ -2,7 +2,7 @@
 
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::peer::ConsensusMessage;
-use folkmoot_proto::{MemberId, Term};
+use folkmoot_proto::{LogIndex, MemberId, Term};
 use rand_core::Rng as _;
 
 use super::follower::Following;
@@ -68,6 +68,11 @@ impl Consensus {
         voters
             .filter(|voter| *voter != self.config.member)
             .collect()
+    }
+
+    /// Whether a log that ends so is at least as far as this member's (Raft §5.4.1).
+    pub(super) fn is_covered_by(&self, last_index: LogIndex, last_term: Term) -> bool {
+        (last_term, last_index) >= (self.log.last_term(), self.log.last_index())
     }
 
     /// Would this member vote for `from` in `term`? Nothing is promised by the answer. Members are

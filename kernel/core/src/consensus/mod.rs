@@ -215,13 +215,7 @@ impl Consensus {
     /// A peer's message. Messages may be lost, late, doubled and out of order; `from` must be
     /// authenticated.
     pub fn handle_message(&mut self, now: Tick, from: MemberId, message: ConsensusMessage) {
-        match message {
-            ConsensusMessage::AppendReply { .. } | ConsensusMessage::HeartbeatReply { .. } => {
-                // `hear_follower` asks for the quorum, once it has counted this answer.
-                self.now = self.now.max(now);
-            }
-            _ => self.begin(now),
-        }
+        self.begin_message(now, &message);
         match message {
             ConsensusMessage::VoteRequest {
                 term,
@@ -230,12 +224,10 @@ impl Consensus {
                 last_term,
                 transfer,
             } => {
-                let has_our_log =
-                    (last_term, last_index) >= (self.log.last_term(), self.log.last_index());
-                if pre {
-                    self.handle_pre_vote_request(from, term, has_our_log);
-                } else {
-                    self.handle_vote_request(from, term, has_our_log, transfer);
+                let has_our_log = self.is_covered_by(last_index, last_term);
+                match pre {
+                    true => self.handle_pre_vote_request(from, term, has_our_log),
+                    false => self.handle_vote_request(from, term, has_our_log, transfer),
                 }
             }
             ConsensusMessage::VoteReply { term, pre, granted } => {
@@ -408,6 +400,16 @@ impl Consensus {
     fn begin(&mut self, now: Tick) {
         self.now = self.now.max(now);
         self.check_quorum();
+    }
+
+    /// Takes the time of a message. A follower's answer is counted before the quorum is asked for.
+    fn begin_message(&mut self, now: Tick, message: &ConsensusMessage) {
+        match message {
+            ConsensusMessage::AppendReply { .. } | ConsensusMessage::HeartbeatReply { .. } => {
+                self.now = self.now.max(now);
+            }
+            _ => self.begin(now),
+        }
     }
 
     /// Whether this member's votes and acknowledgements count (rules R21, R23).
