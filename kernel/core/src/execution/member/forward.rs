@@ -42,7 +42,8 @@ impl Execution {
         if id <= last_id {
             attachment.expected = id.next();
             attachment.answered = Some(id);
-            return self.answer_again(session, id);
+            self.answer_again(session, id);
+            return self.serve_reads();
         }
         if id == last_id.next() {
             attachment.moved_at = now.tick;

@@ -154,7 +154,12 @@ impl Execution {
 
     fn is_due(&self, waiting: &Waiting) -> bool {
         let session = self.state().session(waiting.session);
-        let is_answered = session.is_none_or(|session| session.last_id >= waiting.read.after);
+        let after = waiting.read.after;
+        let is_executed = session.is_none_or(|session| session.last_id >= after);
+        // What is executed may not be asked for again yet on this stream, after a move.
+        let attachment = self.streams.attachment(waiting.session);
+        let answered = attachment.and_then(|attachment| attachment.answered);
+        let is_answered = is_executed && answered.is_none_or(|answered| answered >= after);
         let is_recent = match waiting.barrier {
             Barrier::Needless => true,
             Barrier::At(index) => index <= self.state().position().index,

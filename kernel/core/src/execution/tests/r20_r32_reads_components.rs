@@ -51,6 +51,31 @@ pub(super) fn r20_a_read_is_served_behind_the_request_that_it_names() {
     assert_eq!(reads(&cluster.frames(&client)), [(1, true)]);
 }
 
+/// The client moves, asks again for two answers, and reads behind the second.
+#[test]
+pub(super) fn r20_a_read_after_a_move_waits_for_the_answer_too() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(2));
+    for path in ["/a", "/b"] {
+        cluster.call(&mut client, create(path)).expect("created");
+    }
+    let moved = cluster.resume(&client, member(3));
+    cluster.send_as(&moved, RequestId(1), create("/a"));
+    cluster.frame(member(3), moved.stream, get(1, "/b", RequestId(2), false));
+    cluster.run();
+    assert_eq!(reads(&cluster.frames(&moved)), []);
+    cluster.send_as(&moved, RequestId(2), create("/b"));
+    cluster.run();
+    let frames = cluster.frames(&moved);
+    assert!(
+        matches!(
+            frames.as_slice(),
+            [ServerFrame::Reply { .. }, ServerFrame::ReadReply { .. }]
+        ),
+        "{frames:?}"
+    );
+}
+
 #[test]
 pub(super) fn r20_a_linearizable_read_waits_for_its_index_and_asks_again_when_it_is_lost() {
     let mut cluster = Cluster::new(3);
