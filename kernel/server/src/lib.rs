@@ -27,5 +27,5 @@ mod transport;
 pub use config::{ConfigError, ServerConfig};
 pub use error::{RunError, StartError};
 pub use folkmoot_host::Compiler;
-pub use server::{CheckpointPolicy, Server, ServerOptions};
+pub use server::{CheckpointPolicy, Server, ServerOptions, ThreadLayout};
 pub use transport::EndpointError;

@@ -33,6 +33,19 @@ pub struct ServerOptions {
     /// How components are compiled; in this process if none is given, which may take gigabytes for
     /// seconds: a server process gives a child.
     pub compiler: Option<Compiler>,
+    /// Which thread executes.
+    pub layout: ThreadLayout,
+}
+
+/// Which thread runs the execution machine and its guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThreadLayout {
+    /// One of its own, so that no guest's call holds up acknowledgements, ticks and votes (rule
+    /// R7).
+    #[default]
+    Apart,
+    /// The network's: cheaper with native requests alone, and only there to be measured.
+    Merged,
 }
 
 /// A checkpoint is taken as soon as one of these is reached.
@@ -108,6 +121,7 @@ impl Server {
             data,
             checkpoint: options.checkpoint,
             compiler: options.compiler.unwrap_or(Compiler::Here),
+            layout: options.layout,
             stopped,
             fatal: fatal.clone(),
         })?;

@@ -33,7 +33,7 @@ use crate::snapshots::Snapshots;
 use crate::state_access::StateAccess;
 use crate::tls::Identity;
 use crate::transport::{self, Carries};
-use crate::{CheckpointPolicy, StartError, clock};
+use crate::{CheckpointPolicy, StartError, ThreadLayout, clock};
 
 /// What the threads are made of.
 pub(crate) struct Parts {
@@ -44,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) data: Data,
     pub(crate) checkpoint: CheckpointPolicy,
     pub(crate) compiler: Compiler,
+    pub(crate) layout: ThreadLayout,
     pub(crate) stopped: oneshot::Receiver<()>,
     pub(crate) fatal: Fatal,
 }
@@ -91,6 +92,18 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
     )?;
     let state = StateAccess::new(queue.clone());
 
+    let executing = ExecutionThread {
+        execution,
+        plugins,
+        input,
+        output,
+        view: view.clone(),
+        fatal: fatal.clone(),
+    };
+    let (merged, executing) = match parts.layout {
+        ThreadLayout::Apart => (None, Some(executing)),
+        ThreadLayout::Merged => (Some(executing), None),
+    };
     let network = build_network(
         &parts.identity,
         (parts.peer_socket, parts.client_socket),
@@ -111,16 +124,9 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
             queue,
             view: view.clone(),
             stop: parts.stopped,
+            merged,
         },
     )?;
-    let executing = ExecutionThread {
-        execution,
-        plugins,
-        input,
-        output,
-        view: view.clone(),
-        fatal: fatal.clone(),
-    };
     let replaced = inputs_in.clone();
     let compacted = inputs_in.clone();
     let checkpointing = CheckpointThread {
@@ -142,14 +148,17 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
         fatal: fatal.clone(),
     };
     let (service, log_fatal) = (data.log, fatal.clone());
-    let handles = vec![
+    let mut handles = vec![
         spawn("log", STACK_BYTES, &fatal, move || {
             log::run(service, &log_inbox, &inputs_in, &log_fatal);
         })?,
         spawn("checkpoint", STACK_BYTES, &fatal, || checkpointing.run())?,
-        spawn("execution", STACK_BYTES, &fatal, || executing.run())?,
         spawn("network", STACK_BYTES, &fatal, || network.run())?,
     ];
+    if let Some(executing) = executing {
+        let executing = spawn("execution", STACK_BYTES, &fatal, || executing.run())?;
+        handles.push(executing);
+    }
     Ok(Threads {
         member,
         handles,
@@ -244,6 +253,7 @@ struct NetworkParts<'a> {
     queue: ExecutionQueue,
     view: Arc<ExecutionView>,
     stop: oneshot::Receiver<()>,
+    merged: Option<ExecutionThread>,
 }
 
 fn build_network(
@@ -305,6 +315,7 @@ fn build_network(
         queue: parts.queue,
         view: parts.view,
         stop: parts.stop,
+        merged: parts.merged,
         own,
     };
     Ok(Network { runtime, thread })

@@ -221,26 +221,55 @@ impl ExecutionThread {
     /// Runs until it is told to stop, or the state is wrong.
     pub(crate) fn run(mut self) {
         let mut inbox = Vec::new();
-        let mut actions = Vec::new();
         let mut progress = Progress::Idle;
         while self.receive(progress, &mut inbox) {
-            let now = clock::now();
-            self.view.begin_turn(now.tick);
-            let turn = execution_turn(
-                &mut self.execution,
-                &mut self.plugins.runtime,
-                now,
-                &mut inbox,
-                &mut actions,
-            );
-            let output = self.sort(&mut actions, turn.replaced);
-            self.view.end_turn(&self.execution);
-            let Some(output) = output else { return };
-            if turn.stop || !output.is_empty() && self.output.blocking_send(output).is_err() {
+            let Some((output, next)) = self.turn(&mut inbox) else {
+                return;
+            };
+            if !output.is_empty() && self.output.blocking_send(output).is_err() {
                 return;
             }
-            progress = turn.progress;
+            progress = next;
         }
+    }
+
+    /// Makes turns on the caller's thread until there is nothing to do: for
+    /// [`ThreadLayout::Merged`]. False once the member stops.
+    pub(crate) fn run_inline(&mut self, mut carry_out: impl FnMut(TurnOutput)) -> bool {
+        let mut progress = Progress::More;
+        while progress == Progress::More || !self.input.is_empty() {
+            let mut inbox: Vec<_> = self.input.try_iter().flatten().collect();
+            let Some((output, next)) = self.turn(&mut inbox) else {
+                return false;
+            };
+            carry_out(output);
+            progress = next;
+        }
+        true
+    }
+
+    /// When the machine must be stepped at the latest.
+    pub(crate) fn due(&self) -> Option<Tick> {
+        self.execution.poll_timeout()
+    }
+
+    /// One turn: what it sends, and whether there is more to do. None once the member stops.
+    fn turn(&mut self, inbox: &mut Vec<ExecutionInput>) -> Option<(TurnOutput, Progress)> {
+        let now = clock::now();
+        self.view.begin_turn(now.tick);
+        let mut actions = Vec::new();
+        let turn = execution_turn(
+            &mut self.execution,
+            &mut self.plugins.runtime,
+            now,
+            inbox,
+            &mut actions,
+        );
+        let output = self.sort(actions, turn.replaced);
+        self.view.end_turn(&self.execution);
+        output
+            .filter(|_| !turn.stop)
+            .map(|output| (output, turn.progress))
     }
 
     /// Takes all inputs there are; waits for one, or for the machine's timeout, if it is idle.
@@ -263,10 +292,10 @@ impl ExecutionThread {
 
     /// Sorts actions by who carries them out. None if the state is wrong: nothing that rests on it
     /// goes out.
-    fn sort(&mut self, actions: &mut Vec<ExecutionAction>, replaced: bool) -> Option<TurnOutput> {
+    fn sort(&mut self, actions: Vec<ExecutionAction>, replaced: bool) -> Option<TurnOutput> {
         let mut output = TurnOutput::default();
         output.replaced = replaced;
-        for action in actions.drain(..) {
+        for action in actions {
             match action {
                 ExecutionAction::ToStream { stream, frame } => {
                     output.send_on_stream(stream, &frame)

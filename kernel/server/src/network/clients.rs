@@ -81,12 +81,9 @@ pub(crate) struct Drained(Arc<Mutex<HashMap<StreamId, usize>>>);
 
 impl Drained {
     fn add(&self, stream: StreamId, bytes: usize) {
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(stream)
-            .or_default() += bytes;
+        let mut drained = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = drained.entry(stream).or_default();
+        *sum = sum.saturating_add(bytes);
     }
 
     fn take(&self) -> HashMap<StreamId, usize> {

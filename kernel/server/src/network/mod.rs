@@ -23,7 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::execution::{ExecutionInput, ExecutionQueue, ExecutionView, TurnOutput};
+use crate::execution::{
+    ExecutionInput, ExecutionQueue, ExecutionThread, ExecutionView, TurnOutput,
+};
 use crate::log::LogLink;
 use crate::snapshots::Snapshots;
 
@@ -83,6 +85,8 @@ pub(crate) struct NetworkThread {
     pub(crate) queue: ExecutionQueue,
     pub(crate) view: Arc<ExecutionView>,
     pub(crate) stop: oneshot::Receiver<()>,
+    /// Execution, where it has no thread of its own.
+    pub(crate) merged: Option<ExecutionThread>,
 }
 
 impl NetworkThread {
@@ -114,7 +118,7 @@ impl NetworkThread {
             let mut event = Vec::new();
             tokio::select! {
                 _ = self.events.recv_many(&mut event, TURN_EVENTS_MAX) => {}
-                output = self.outputs.recv() => match output {
+                output = self.outputs.recv(), if self.merged.is_none() => match output {
                     Some(output) => self.output(&mut state, output),
                     None => break,
                 },
@@ -127,6 +131,9 @@ impl NetworkThread {
             }
             self.take_all(&mut state, event);
             self.turn(&mut state);
+            if !self.execute_inline(&mut state) {
+                break;
+            }
             // The writers of the streams run before the next turn.
             tokio::task::yield_now().await;
             if let Some(deadline) = stopping {
@@ -143,7 +150,9 @@ impl NetworkThread {
 
     /// When the loop must look up at the latest.
     fn due(&self) -> Instant {
-        let wait = self.consensus.poll_timeout().map_or(IDLE, |due| {
+        let merged = self.merged.as_ref().and_then(ExecutionThread::due);
+        let due = self.consensus.poll_timeout().into_iter().chain(merged).min();
+        let wait = due.map_or(IDLE, |due| {
             Duration::from_micros(due.0.saturating_sub(clock::now().tick.0)).min(IDLE)
         });
         Instant::now() + wait
@@ -222,6 +231,24 @@ impl NetworkThread {
             state.peers.send(to, &PeerMessage::Execution(message));
         }
         state.inbox.extend(output.consensus);
+    }
+
+    /// Runs execution here, if it has no thread of its own, until nothing is left to do. False if
+    /// the state is wrong.
+    fn execute_inline(&mut self, state: &mut Loop) -> bool {
+        let Some(mut execution) = self.merged.take() else {
+            return true;
+        };
+        let mut outputs = Vec::new();
+        let goes_on = execution.run_inline(|output| outputs.push(output));
+        self.merged = Some(execution);
+        if outputs.iter().any(|output| !output.is_empty()) {
+            for output in outputs {
+                self.output(state, output);
+            }
+            self.turn(state);
+        }
+        goes_on
     }
 
     fn turn(&mut self, state: &mut Loop) {

@@ -162,6 +162,11 @@ impl Outgoing {
         self.0.changed.notify_one();
     }
 
+    fn waiting(&self) -> usize {
+        let pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.bytes.len()
+    }
+
     /// Forgets what waits, as when its connection was lost.
     pub(crate) fn clear(&self) {
         self.0
@@ -173,7 +178,8 @@ impl Outgoing {
     }
 
     /// Writes what is pushed until [`Outgoing::finish`], all that waits in one write, and tells
-    /// `written` the bytes of each.
+    /// `written` the bytes of each; [`usize::MAX`] when nothing waits any more, so that counts that
+    /// are estimates do not drift.
     pub(crate) async fn write(
         &self,
         stream: &mut quinn::SendStream,
@@ -191,7 +197,10 @@ impl Outgoing {
             if !bytes.is_empty() {
                 let length = bytes.len();
                 stream.write_chunk(Bytes::from(bytes)).await?;
-                written(length);
+                written(match self.waiting() {
+                    0 => usize::MAX,
+                    _ => length,
+                });
             } else if finish {
                 // The only error is that the stream is finished already.
                 let _ = stream.finish();

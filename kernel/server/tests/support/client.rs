@@ -90,6 +90,16 @@ impl Frames {
         Some(frame::from_bytes(&payload).expect("a control frame"))
     }
 
+    /// All frames that are there, at least one.
+    pub(crate) async fn server_frames(&mut self) -> Vec<ServerFrame> {
+        let first = self.server_frame().await;
+        let mut frames: Vec<_> = first.into_iter().collect();
+        while let Some(payload) = frame::split(&mut self.buffer).expect("frames") {
+            frames.push(frame::from_bytes(&payload).expect("a session's frame"));
+        }
+        frames
+    }
+
     pub(crate) async fn server_frame(&mut self) -> Option<ServerFrame> {
         let payload = within(self.payload()).await?;
         Some(frame::from_bytes(&payload).expect("a session's frame"))
