@@ -60,7 +60,11 @@ async fn a_truncated_frame_closes_its_connection_and_no_other() {
 
     let bad = client(&cluster).await;
     let mut stream = Frames::open(&bad.connection).await;
-    stream.send.write_all(&[9, 0, 0, 0, 1]).await.expect("writable");
+    stream
+        .send
+        .write_all(&[9, 0, 0, 0, 1])
+        .await
+        .expect("writable");
     stream.send.finish().expect("not finished yet");
     let reason = close_reason(&bad.connection).await;
     assert!(reason.contains("ended within a frame"), "{reason}");
@@ -197,7 +201,10 @@ fn a_folder_of_another_cluster_or_member_is_refused() {
 fn certificates_are_checked_before_anything_is_made() {
     let mut cluster = Cluster::new(3);
     let folder = cluster.folder.path().to_owned();
-    let (other, other_key) = cluster.authority.member(MemberId(2)).write(&folder, "other");
+    let (other, other_key) = cluster
+        .authority
+        .member(MemberId(2))
+        .write(&folder, "other");
     let (strange, strange_key) = Authority::new()
         .member(MemberId(1))
         .write(&folder, "strange");

@@ -37,7 +37,9 @@ impl Figures {
     pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
         let place = (self.micros.len() as f64 * quantile) as usize;
         let place = place.min(self.micros.len().saturating_sub(1));
-        self.micros.get(place).map_or(0.0, |micros| *micros as f64 / 1000.0)
+        self.micros
+            .get(place)
+            .map_or(0.0, |micros| *micros as f64 / 1000.0)
     }
 }
 

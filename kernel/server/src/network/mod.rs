@@ -151,7 +151,12 @@ impl NetworkThread {
     /// When the loop must look up at the latest.
     fn due(&self) -> Instant {
         let merged = self.merged.as_ref().and_then(ExecutionThread::due);
-        let due = self.consensus.poll_timeout().into_iter().chain(merged).min();
+        let due = self
+            .consensus
+            .poll_timeout()
+            .into_iter()
+            .chain(merged)
+            .min();
         let wait = due.map_or(IDLE, |due| {
             Duration::from_micros(due.0.saturating_sub(clock::now().tick.0)).min(IDLE)
         });

@@ -163,7 +163,11 @@ impl Outgoing {
     }
 
     fn waiting(&self) -> usize {
-        let pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = self
+            .0
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         pending.bytes.len()
     }
 
