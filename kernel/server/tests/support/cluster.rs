@@ -8,7 +8,7 @@ use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::{ClusterId, MemberId, WallTime};
 use folkmoot_server::config::{Endpoint, Log, Tls};
-use folkmoot_server::{RunError, Server, ServerConfig, ServerOptions, StartError};
+use folkmoot_server::{CheckpointPolicy, RunError, Server, ServerConfig, ServerOptions, StartError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -23,6 +23,7 @@ pub(crate) struct Cluster {
     pub(crate) authority: Authority,
     pub(crate) bootstrap: Bootstrap,
     pub(crate) configs: Vec<ServerConfig>,
+    pub(crate) checkpoint: CheckpointPolicy,
     running: Vec<Option<Running>>,
 }
 
@@ -79,6 +80,7 @@ impl Cluster {
             authority,
             bootstrap,
             configs,
+            checkpoint: CheckpointPolicy::default(),
             running: (0..size).map(|_| None).collect(),
         }
     }
@@ -92,7 +94,13 @@ impl Cluster {
 
     /// Starts the member at `index`, from 0.
     pub(crate) fn start(&mut self, index: usize) -> Result<(), StartError> {
-        let server = Server::start(self.configs[index].clone(), ServerOptions::default())?;
+        let server = Server::start(
+            self.configs[index].clone(),
+            ServerOptions {
+                checkpoint: self.checkpoint,
+                ..ServerOptions::default()
+            },
+        )?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
