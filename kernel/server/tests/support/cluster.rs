@@ -8,7 +8,9 @@ use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::{ClusterId, MemberId, WallTime};
 use folkmoot_server::config::{Endpoint, Log, Tls};
-use folkmoot_server::{CheckpointPolicy, RunError, Server, ServerConfig, ServerOptions, StartError};
+use folkmoot_server::{
+    CheckpointPolicy, RunError, Server, ServerConfig, ServerOptions, StartError,
+};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
