@@ -117,6 +117,7 @@ async fn r25_a_member_that_was_away_too_long_catches_up_by_a_snapshot() {
     let (here, there) = agree(&mut back, &mut on_leader).await;
     assert_eq!(here.state_hash, there.state_hash);
     let mut session = back.resume(&session).await;
+    assert!(session.get_resuming(&back, "/n0").await.is_some());
     session.create("/through-it", b"1").await;
 
     cluster.stop(away);

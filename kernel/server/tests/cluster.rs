@@ -62,7 +62,8 @@ async fn a_session_survives_its_leader_and_the_leader_comes_back() {
 
     let elsewhere = Client::connect(&endpoint, cluster.client_address(others[0])).await;
     let mut session = elsewhere.resume(&session).await;
-    assert_eq!(session.get("/before").await.as_deref(), Some(&b"1"[..]));
+    let before = session.get_resuming(&elsewhere, "/before").await;
+    assert_eq!(before.as_deref(), Some(&b"1"[..]));
     session.create("/after", b"2").await;
 
     cluster
@@ -71,7 +72,8 @@ async fn a_session_survives_its_leader_and_the_leader_comes_back() {
     cluster.stop(others[1]);
     let mut back = Client::connect(&endpoint, cluster.client_address(leader_index)).await;
     let mut session = back.resume(&session).await;
-    assert_eq!(session.get("/after").await.as_deref(), Some(&b"2"[..]));
+    let after = session.get_resuming(&back, "/after").await;
+    assert_eq!(after.as_deref(), Some(&b"2"[..]));
     let status = within(async {
         loop {
             let (here, there) = (back.status().await, status_of(&cluster, others[0]).await);

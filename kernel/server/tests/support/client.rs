@@ -69,9 +69,14 @@ impl Frames {
     }
 
     pub(crate) async fn session(&mut self, request: &ClientFrame) {
+        assert!(self.try_session(request).await, "the stream was lost");
+    }
+
+    /// False if the stream is lost.
+    async fn try_session(&mut self, request: &ClientFrame) -> bool {
         let mut bytes = Vec::new();
         frame::encode(request, &mut bytes).expect("encodes");
-        self.send.write_all(&bytes).await.expect("writable");
+        self.send.write_all(&bytes).await.is_ok()
     }
 
     /// The next frame's payload; none when the stream ended or was lost.
@@ -217,6 +222,10 @@ impl Client {
     }
 }
 
+/// The member has closed a session's stream.
+#[derive(Debug)]
+struct StreamLost;
+
 /// A session on its stream; one request at a time.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -269,26 +278,47 @@ impl Session {
 
     /// A linearizable read, asked again while no quorum answers.
     pub(crate) async fn get(&mut self, path: &str) -> Option<Vec<u8>> {
+        let answer = within(self.get_unless_lost(path)).await;
+        answer.expect("the session's stream lives")
+    }
+
+    /// As [`Session::get`], for a session that was resumed while the cluster had no leader: an
+    /// attempt to attach that was refused here may be logged after all, behind the one that was
+    /// granted, and then ends its stream (rule R15). Such a session is resumed again.
+    pub(crate) async fn get_resuming(&mut self, client: &Client, path: &str) -> Option<Vec<u8>> {
         within(async {
             loop {
-                match self.try_get(path).await {
-                    Ok(ReadOutcome::Node { data, .. }) => return Some(data),
-                    Err(ReadRefusal::NoNode { .. }) => return None,
-                    Err(ReadRefusal::NoLeader) => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                    other => panic!("not an answer to a get: {other:?}"),
+                match self.get_unless_lost(path).await {
+                    Ok(answer) => return answer,
+                    Err(StreamLost) => *self = client.resume(self).await,
                 }
             }
         })
         .await
     }
 
-    async fn try_get(&mut self, path: &str) -> Result<ReadOutcome, ReadRefusal> {
+    async fn get_unless_lost(&mut self, path: &str) -> Result<Option<Vec<u8>>, StreamLost> {
+        loop {
+            match self.try_get(path).await? {
+                Ok(ReadOutcome::Node { data, .. }) => return Ok(Some(data)),
+                Err(ReadRefusal::NoNode { .. }) => return Ok(None),
+                Err(ReadRefusal::NoLeader) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => panic!("not an answer to a get: {other:?}"),
+            }
+        }
+    }
+
+    async fn try_get(
+        &mut self,
+        path: &str,
+    ) -> Result<Result<ReadOutcome, ReadRefusal>, StreamLost> {
         self.reads += 1;
         let asked = ReadId(self.reads);
-        self.frames
-            .session(&ClientFrame::Read(Read {
+        let written = self
+            .frames
+            .try_session(&ClientFrame::Read(Read {
                 id: asked,
                 after: self.last,
                 linearizable: true,
@@ -297,11 +327,16 @@ impl Session {
                 },
             }))
             .await;
+        if !written {
+            return Err(StreamLost);
+        }
         loop {
             match self.frames.server_frame().await {
-                Some(ServerFrame::ReadReply { id, result, .. }) if id == asked => return result,
+                Some(ServerFrame::ReadReply { id, result, .. }) if id == asked => {
+                    return Ok(result);
+                }
                 Some(_) => {}
-                None => panic!("the session's stream was lost"),
+                None => return Err(StreamLost),
             }
         }
     }
