@@ -46,6 +46,7 @@ pub struct Component<R>(PhantomData<R>);
 
 impl<R: Recipe> guest::Guest for Component<R> {
     fn describe() -> String {
+        log_panics();
         R::describe().to_json()
     }
 

@@ -104,6 +104,9 @@ impl Components {
         if let Some(component) = self.compiled(digest) {
             return Ok(component);
         }
+        // The code is kept under the digest: other bytes would be run in this component's place.
+        let actual = Digest::of(bytes);
+        assert_eq!(actual, digest, "the bytes are those that the digest names");
         let component = match &self.folder {
             Some(folder) => self.prepare_in(folder, digest, bytes, stop)?,
             None => Component::new(self.sandbox.engine(), bytes).map_err(refused)?,

@@ -202,7 +202,6 @@ fn for_each_payload(
                 rest = rest.get(bytes..).ok_or_else(|| ExamineError::NotWasm {
                     reason: "it ends in the middle of a module".to_owned(),
                 })?;
-                parser.skip_section();
             }
             Payload::End(_) => return Ok(()),
             payload => visit(payload)?,

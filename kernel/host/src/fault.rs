@@ -71,7 +71,7 @@ fn kind_without_trap<V: CallView>(message: &str, state: &CallState<V>) -> FaultK
 /// Names of functions, the innermost first, without those of the standard library's panic.
 fn write_backtrace(message: &mut String, backtrace: &WasmBacktrace) {
     let names = backtrace.frames().iter().filter_map(|frame| {
-        let name = wasmtime_environ_name(frame)?;
+        let name = name_of(frame)?;
         let machinery = [
             "std::", "core::", "__rust", "rust_", "<core::", "<std::", "<alloc::",
         ];
@@ -83,7 +83,10 @@ fn write_backtrace(message: &mut String, backtrace: &WasmBacktrace) {
     }
 }
 
-fn wasmtime_environ_name(frame: &wasmtime::FrameInfo) -> Option<String> {
+/// A frame's function, demangled.
+fn name_of(frame: &wasmtime::FrameInfo) -> Option<String> {
     let symbol = frame.symbols().first().and_then(|symbol| symbol.name());
-    Some(symbol.or_else(|| frame.func_name())?.to_owned())
+    let name = symbol.or_else(|| frame.func_name())?;
+    // Without the hash that the compiler appends.
+    Some(format!("{:#}", rustc_demangle::demangle(name)))
 }

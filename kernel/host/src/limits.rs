@@ -56,4 +56,14 @@ impl CallLimits {
             ..Self::default()
         }
     }
+
+    /// As the default, with so much time that fuel always ends a call first: for simulators, where
+    /// the same seed must give the same fault however busy the machine is.
+    #[must_use]
+    pub fn by_fuel_alone() -> Self {
+        Self {
+            millis: 600_000,
+            ..Self::default()
+        }
+    }
 }

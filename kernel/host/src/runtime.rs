@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use folkmoot_core::plugin::{
     CallContext, CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
@@ -34,6 +35,8 @@ pub struct WasmRuntime<V: CallView = TxnView> {
     components: Arc<Components>,
     warm: BTreeMap<InstanceKey, Warm<V>>,
     calls: u64,
+    has_clock: bool,
+    last_call_micros: u64,
 }
 
 /// Makes instances and calls them.
@@ -74,6 +77,18 @@ impl<V: CallView> WasmRuntime<V> {
             components,
             warm: BTreeMap::new(),
             calls: 0,
+            has_clock: true,
+            last_call_micros: 0,
+        }
+    }
+
+    /// A runtime whose calls end by fuel alone, and which does not say how long they took: for
+    /// simulators, where the same seed must give the same run however busy the machine is.
+    #[must_use]
+    pub fn without_clock(components: Arc<Components>) -> Self {
+        Self {
+            has_clock: false,
+            ..Self::new(components, CallLimits::by_fuel_alone())
         }
     }
 
@@ -85,6 +100,21 @@ impl<V: CallView> WasmRuntime<V> {
 
     /// As [`PluginRuntime::call`], for any view.
     pub fn call_guest(
+        &mut self,
+        key: InstanceKey,
+        config: &[u8],
+        call: GuestCall,
+        view: V,
+    ) -> (V, CallResult) {
+        let begun = self.has_clock.then(Instant::now);
+        let answer = self.call_in_time(key, config, call, view);
+        self.last_call_micros = begun.map_or(0, |begun| {
+            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+        });
+        answer
+    }
+
+    fn call_in_time(
         &mut self,
         key: InstanceKey,
         config: &[u8],
@@ -125,7 +155,11 @@ impl<V: CallView> WasmRuntime<V> {
     /// Drops warm instances (rule R14).
     pub fn discard_instances(&mut self, which: Discard) {
         match which {
-            Discard::All => self.warm.clear(),
+            Discard::All => {
+                self.warm.clear();
+                // A component that was forgotten is not kept alive by what was linked of it.
+                self.guests.linked.clear();
+            }
             Discard::Mount(mount) => self.warm.retain(|key, _| key.mount != mount),
         }
     }
@@ -147,9 +181,6 @@ impl<V: CallView> WasmRuntime<V> {
                 "the component is not compiled here",
             ));
         };
-        self.guests.linked.retain(|digest, _| {
-            *digest == key.digest || self.components.compiled(*digest).is_some()
-        });
         let mut instance = self.guests.instantiate(key.digest, &component)?;
         Ok(instance
             .configure(&self.guests.limits, config)?
@@ -181,6 +212,10 @@ impl PluginRuntime for WasmRuntime<TxnView> {
         view: TxnView,
     ) -> (TxnView, CallResult) {
         self.call_guest(key, config, call, view)
+    }
+
+    fn last_call_micros(&self) -> u64 {
+        self.last_call_micros
     }
 
     fn discard(&mut self, which: Discard) {

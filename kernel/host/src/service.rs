@@ -19,7 +19,8 @@ const STACK_BYTES: usize = 2 * STACK_BYTES_MIN;
 /// What the service has done.
 #[derive(Debug)]
 pub enum Completion {
-    /// A component was examined. If it can be a plugin it is compiled, too.
+    /// A component was examined. If it can be a plugin it is compiled, too. Execution's
+    /// `handle_examined` takes the manifest's `json`, or the error as text.
     Examined {
         /// The component.
         digest: Digest,

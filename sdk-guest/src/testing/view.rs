@@ -1,5 +1,6 @@
 //! The tree, sessions, waits and timers of one mount, in memory.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::context::CallContext;
@@ -11,6 +12,8 @@ use crate::rejection::Rejection;
 const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Children in one answer, as the kernel's.
 const CHILDREN_MAX: usize = 1000;
+/// Host calls of one call, as the kernel's default.
+const HOST_CALLS_MAX: u32 = 1000;
 
 /// What a call sees of a [`super::Mount`]; it moves into the runner and comes back.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ pub struct View {
     context: CallContext,
     wrote: bool,
     randoms: u64,
+    host_calls: Cell<u32>,
 }
 
 /// Everything that a rejected call leaves as it was, and the log, which stays.
@@ -85,7 +89,18 @@ impl View {
             context,
             wrote: false,
             randoms: 0,
+            host_calls: Cell::new(0),
         }
+    }
+
+    /// Counts a host call.
+    #[track_caller]
+    fn count(&self) {
+        self.host_calls.set(self.host_calls.get() + 1);
+        assert!(
+            self.host_calls.get() <= HOST_CALLS_MAX,
+            "the call makes more than {HOST_CALLS_MAX} host calls, which is a plugin fault"
+        );
     }
 
     /// In which transaction the call is.
@@ -156,6 +171,7 @@ impl View {
 
 impl HostCalls for View {
     fn read(&self, path: &str) -> Result<Node, TreeError> {
+        self.count();
         check_path(path)?;
         let node = self.state.nodes.get(path).ok_or(TreeError::NoNode)?;
         Ok(Node {
@@ -170,6 +186,7 @@ impl HostCalls for View {
         data: Vec<u8>,
         sequential: bool,
     ) -> Result<Created, TreeError> {
+        self.count();
         self.create_node(path, data, None, sequential)
     }
 
@@ -180,13 +197,15 @@ impl HostCalls for View {
         owner: SessionId,
         sequential: bool,
     ) -> Result<Created, TreeError> {
-        if !self.session_is_open(owner) {
+        self.count();
+        if !self.state.sessions.contains(&owner) {
             return Err(TreeError::OwnerNotOpen);
         }
         self.create_node(path, data, Some(owner), sequential)
     }
 
     fn set(&mut self, path: &str, data: Vec<u8>, expected: Option<u64>) -> Result<u64, TreeError> {
+        self.count();
         check_path(path)?;
         check_value(&data)?;
         let zxid = self.context.zxid;
@@ -200,6 +219,7 @@ impl HostCalls for View {
     }
 
     fn delete(&mut self, path: &str, expected: Option<u64>) -> Result<(), TreeError> {
+        self.count();
         check_path(path)?;
         if path.is_empty() {
             return Err(TreeError::BadPath);
@@ -220,6 +240,7 @@ impl HostCalls for View {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<String>, TreeError> {
+        self.count();
         check_path(path)?;
         if !self.state.nodes.contains_key(path) {
             return Err(TreeError::NoNode);
@@ -245,11 +266,13 @@ impl HostCalls for View {
     }
 
     fn session_is_open(&self, session: SessionId) -> bool {
+        self.count();
         self.state.sessions.contains(&session)
     }
 
     fn follow(&mut self, session: SessionId) -> bool {
-        let open = self.session_is_open(session);
+        self.count();
+        let open = self.state.sessions.contains(&session);
         if open {
             self.wrote |= self.state.follows.insert(session);
         }
@@ -257,6 +280,7 @@ impl HostCalls for View {
     }
 
     fn complete(&mut self, ticket: Ticket, outcome: Result<Vec<u8>, Rejection>) -> bool {
+        self.count();
         let alive = self.state.waits.remove(&ticket).is_some();
         if alive {
             self.wrote = true;
@@ -266,23 +290,27 @@ impl HostCalls for View {
     }
 
     fn set_timer(&mut self, name: &str, due: LogTime, payload: Vec<u8>) -> Result<(), TreeError> {
+        self.count();
         self.wrote = true;
         self.state.timers.insert(name.to_owned(), (due, payload));
         Ok(())
     }
 
     fn cancel_timer(&mut self, name: &str) -> bool {
+        self.count();
         let there = self.state.timers.remove(name).is_some();
         self.wrote |= there;
         there
     }
 
     fn random(&mut self) -> u64 {
+        self.count();
         self.randoms += 1;
         splitmix(self.context.zxid.0 ^ self.randoms << 48)
     }
 
     fn log(&mut self, message: &str) {
+        self.count();
         self.state.log.push(message.to_owned());
     }
 }

@@ -80,7 +80,7 @@ fn misbehave(cx: &mut Context, what: &str) -> Result<Outcome, Rejection> {
         "panic" => panic!("it was asked to panic"),
         "overflow-stack" => Outcome::reply(&recurse(1)),
         "spin" => spin(),
-        "fill" => fill(),
+        "copy" => copy(cx),
         "allocate" => allocate(),
         "call-forever" => loop {
             black_box(cx.tree().stat("")?);
@@ -114,20 +114,19 @@ fn spin() -> ! {
     }
 }
 
-/// Few large steps, which cost little fuel and much time: the epoch ends it.
-fn fill() -> ! {
-    let mut memory = vec![0_u8; 8 * 1024 * 1024];
-    let mut value = 0_u8;
-    loop {
-        value = value.wrapping_add(1);
-        black_box(&mut memory).fill(value);
+/// Few steps that make the host copy much, which costs little fuel and much time: the epoch ends it.
+fn copy(cx: &mut Context) -> Result<Outcome, Rejection> {
+    cx.tree_mut().put("large", vec![b'v'; 1024 * 1024])?;
+    for _ in 0..900 {
+        black_box(cx.tree().node("large")?);
     }
+    Outcome::reply(&())
 }
 
 fn allocate() -> ! {
     let mut all = Vec::new();
     loop {
-        all.push(black_box(vec![1_u8; 1024 * 1024]));
+        all.push(black_box(Vec::<u8>::with_capacity(1024 * 1024)));
     }
 }
 

@@ -263,9 +263,13 @@ fn many_dead_waits_are_removed_bit_by_bit<R: Runner>(mut mount: Mount<R>) {
     release(&mut mount, one, token);
     assert_eq!(mount.node("holders/deploy"), None);
     assert!(mount.waits(ticket));
+    // The lock is free and the rest of its queue is still to be looked at: nobody overtakes.
+    let late = wait(&mut mount, one);
+    assert!(mount.waits(late));
     mount.deliver_events();
     mount.advance_millis(1);
     granted(&mount, ticket);
+    assert!(mount.waits(late));
 }
 
 fn a_session_that_held_many_locks_frees_them_all<R: Runner>(mut mount: Mount<R>) {
