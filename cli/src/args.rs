@@ -166,13 +166,15 @@ pub(crate) enum Command {
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Measure a cluster with a closed loop of clients.
+    Bench(crate::bench::Bench),
     /// Compile a component: what a member runs in a process of its own.
     #[command(hide = true)]
     CompileComponent {
         /// The component.
-        input: PathBuf,
+        component: PathBuf,
         /// Where the code goes.
-        output: PathBuf,
+        compiled: PathBuf,
     },
 }
 

@@ -1,6 +1,7 @@
 //! `folkmoot`: one command for server, operator, user and plugin author.
 
 mod args;
+mod bench;
 mod cluster;
 mod connect;
 mod dev;
@@ -27,9 +28,13 @@ use crate::output::{Output, note};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::CompileComponent { input, output } = &cli.command {
+    if let Command::CompileComponent {
+        component,
+        compiled,
+    } = &cli.command
+    {
         // Before anything has threads: it limits its own process.
-        return folkmoot_host::compile::compile_main(input, output);
+        return folkmoot_host::compile::compile_main(component, compiled);
     }
     log_to_stderr(&cli);
     let format = cli.global.output;
@@ -56,6 +61,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Init(arguments) => init::run(&arguments, out)?,
         Command::Server { config } => server::run(&config).await?,
         Command::Dev(arguments) => dev::run(arguments).await?,
+        Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
             let body = async |session: &_| lock::run(session, arguments).await;
@@ -101,6 +107,7 @@ async fn operate(
         Command::Plugin(command) => plugin::plugin(session, command, out).await,
         Command::Mount(command) => plugin::mount(session, command, out).await,
         Command::Init(_)
+        | Command::Bench(_)
         | Command::Server { .. }
         | Command::Dev(_)
         | Command::Lock(_)

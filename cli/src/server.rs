@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use folkmoot_server::{RunError, Server, ServerConfig, ServerOptions, StartError};
+use folkmoot_server::{Compiler, RunError, Server, ServerConfig, ServerOptions, StartError};
 
 use crate::connect::interrupt;
 use crate::failure::{CONFIGURATION, Failure, REFUSED};
@@ -22,7 +22,14 @@ pub(crate) async fn run(config: &Path) -> Result<(), Failure> {
 
 /// Starts a member; loading its data may take a while.
 pub(crate) async fn start(config: ServerConfig) -> Result<Server, Failure> {
-    let options = ServerOptions::default();
+    // A component is compiled in a child process of low priority, which is this program again.
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::configuration(format!("this program has no path: {error}")))?;
+    let arguments = vec!["compile-component".into()];
+    let options = ServerOptions {
+        compiler: Some(Compiler::Child { program, arguments }),
+        ..ServerOptions::default()
+    };
     let started = tokio::task::spawn_blocking(move || Server::start(config, options)).await;
     started
         .map_err(|error| Failure::new(REFUSED, "panicked", error))?

@@ -63,7 +63,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => return demo::run(&options),
         Command::Test => {
             guests::build_guests()?;
-            cargo::build_programs()?;
+            // The programs that tests start, with the features that the tests are built with.
+            cargo::run(&["build", "--workspace", "--all-targets"])?;
             cargo::run(&["test", "--workspace"])?;
         }
         Command::Dev { arguments } => {

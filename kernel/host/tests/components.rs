@@ -1,6 +1,12 @@
 //! Components are compiled in a child process, kept on disk, and compiled again when what was kept
 //! is not whole.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail as its tests may"
+)]
+
 mod support;
 
 use std::fs;
@@ -67,7 +73,8 @@ fn a_child_compiles_and_the_code_is_kept() {
 #[test]
 fn code_that_is_not_whole_is_compiled_again() {
     let bytes = component("counter");
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("cwasm", |code| {
             let middle = code.len() / 2;
             code[middle] ^= 1;

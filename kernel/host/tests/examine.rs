@@ -1,5 +1,11 @@
 //! What can not be a plugin is refused with the reason, before anything of it runs.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail as its tests may"
+)]
+
 mod support;
 
 use std::time::Instant;

@@ -1,6 +1,12 @@
 //! The whole way of a component: uploaded, examined, compiled, mounted and called by a real
 //! execution machine, with its view of the transaction in the Wasm store.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail as its tests may"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,11 @@
 //! A guest that misbehaves is told apart, leaves nothing behind, and does not hurt the next call.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail as its tests may"
+)]
+
 mod support;
 
 use folkmoot_host::CallLimits;

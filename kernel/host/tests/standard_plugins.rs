@@ -1,5 +1,11 @@
 //! The standard plugins' components are held to the same scenarios as their native code.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers may fail as its tests may"
+)]
+
 mod support;
 
 #[path = "../../../plugins/counter/tests/scenarios/mod.rs"]

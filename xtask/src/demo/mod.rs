@@ -166,6 +166,7 @@ impl Story {
             "member {new} leads; the longest pause in acknowledged writes was {} ms",
             pause.as_millis()
         ));
+        let restarted = Instant::now();
         self.cluster.start_member(leader)?;
         let target = self
             .cluster
@@ -175,7 +176,6 @@ impl Story {
                     .find(|status| status.member == new)
                     .map(|status| status.applied_zxid)
             })?;
-        let restarted = Instant::now();
         self.cluster
             .wait_for("the member that came back", |statuses| {
                 let back = statuses.iter().find(|status| status.member == leader)?;
