@@ -9,11 +9,12 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The cargo profile in the workspace's `Cargo.toml`.
 const PROFILE: &str = "guest";
-/// Packages of guests, and the names of their components.
+/// Packages of guests, and the names of their components. What only tests install has a folder of
+/// its own, so that `folkmoot dev --plugins target/guests` finds the standard plugins alone.
 const GUESTS: [(&str, &str); 3] = [
     ("folkmoot-lock", "lock"),
     ("folkmoot-counter", "counter"),
-    ("folkmoot-guests", "hostile"),
+    ("folkmoot-guests", "for-tests/hostile"),
 ];
 
 /// Why there are no guests. The text says what to do.
@@ -45,7 +46,8 @@ pub(crate) fn build_guests() -> Result<PathBuf, GuestsError> {
     }
     run(&mut build)?;
     let folder = target.join("guests");
-    fs::create_dir_all(&folder).map_err(|error| file_error(&folder, &error))?;
+    let for_tests = folder.join("for-tests");
+    fs::create_dir_all(&for_tests).map_err(|error| file_error(&for_tests, &error))?;
     for (package, name) in GUESTS {
         let file = format!("{}.wasm", package.replace('-', "_"));
         let module = target.join(TARGET).join(PROFILE).join(file);
