@@ -18,7 +18,7 @@ use support::Wasm;
 /// checks that the node is not there, and that the next call works.
 #[track_caller]
 fn faults(what: &str, kind: &str, words: &str) {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     let fault = fault_of(&mut mount, session, "write-then", json!({"what": what}));
     assert!(fault.starts_with(&format!("{kind}: ")), "{fault}");
@@ -96,7 +96,7 @@ fn a_huge_answer_is_a_fault() {
 
 #[test]
 fn an_answer_may_be_as_large_as_its_limit() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     let limit = CallLimits::default().output_bytes;
     for operation in ["reply", "memo"] {
@@ -110,7 +110,7 @@ fn an_answer_may_be_as_large_as_its_limit() {
 
 #[test]
 fn a_call_may_make_as_many_host_calls_as_its_limit() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     mount.call(session, "many-calls", json!({"calls": 1000}));
     // A call counts for itself alone.
@@ -121,7 +121,7 @@ fn a_call_may_make_as_many_host_calls_as_its_limit() {
 
 #[test]
 fn no_path_leaves_the_mount() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     for path in [
         "..",
@@ -140,7 +140,7 @@ fn no_path_leaves_the_mount() {
 
 #[test]
 fn a_rejection_undoes_the_call_and_drops_the_instance_if_it_wrote() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     mount.call_rejected(session, "reject", json!({}));
     assert_eq!(
@@ -159,7 +159,7 @@ fn a_rejection_undoes_the_call_and_drops_the_instance_if_it_wrote() {
 
 #[test]
 fn what_an_instance_remembers_goes_with_it() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     assert_eq!(mount.call(session, "calls", json!({})), json!(1));
     assert_eq!(mount.call(session, "calls", json!({})), json!(2));
@@ -169,7 +169,7 @@ fn what_an_instance_remembers_goes_with_it() {
 
 #[test]
 fn a_fresh_instance_is_configured_before_its_first_call() {
-    let mut mount = Mount::with(Wasm::of("for-tests/hostile"));
+    let mut mount = Mount::with(Wasm::of("hostile"));
     let session = mount.open_session();
     assert_eq!(mount.configure(b"good morning"), Ok(()));
     for _ in 0..2 {
@@ -184,7 +184,7 @@ fn a_fresh_instance_is_configured_before_its_first_call() {
 #[test]
 fn an_event_that_is_refused_is_a_fault() {
     use folkmoot_sdk::testing::{Call, CallOutcome, Runner as _, View};
-    let mut runner = Wasm::of("for-tests/hostile");
+    let mut runner = Wasm::of("hostile");
     let timer = folkmoot_sdk::event::Event::Timer {
         name: "t".to_owned(),
         due: folkmoot_sdk::ids::LogTime(1),
@@ -204,7 +204,7 @@ fn an_event_that_is_refused_is_a_fault() {
 fn a_configuration_is_metered_too() {
     use folkmoot_sdk::testing::{Call, CallOutcome, Runner as _, View};
     for (configuration, kind) in [("spin", "out-of-fuel: "), ("panic", "trap: ")] {
-        let mut runner = Wasm::of("for-tests/hostile");
+        let mut runner = Wasm::of("hostile");
         let call = Call::Configure;
         let (_, outcome) = runner.call(configuration.as_bytes(), call, View::empty());
         let CallOutcome::Fault(fault) = outcome else {
