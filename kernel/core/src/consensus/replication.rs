@@ -346,6 +346,12 @@ impl Consensus {
         match progress.heard(self.now, round, verified, resend_ms) {
             Resend::No => {}
             Resend::Entries => self.send_appends(from),
+            // The question names the entry before it. Once that is compacted it can not be asked,
+            // and acknowledgements that were lost would keep the flight full for ever.
+            Resend::Question if self.log.term_at(before(progress.next_index)).is_none() => {
+                progress.probe_from(progress.next_index);
+                self.send_appends(from);
+            }
             Resend::Question => self.send_append(from, Vec::new()),
         }
         self.leave_snapshot(from, verified);

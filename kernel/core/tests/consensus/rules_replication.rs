@@ -306,6 +306,39 @@ fn a_lost_acknowledgement_is_asked_for() {
     assert_eq!(sent(&drain(&mut machine)), [(2, question)]);
 }
 
+/// A peer whose acknowledgements were lost while its flight was full can not be asked about an
+/// entry that the log no longer has: it gets a snapshot, and is not forgotten.
+#[test]
+fn a_lost_acknowledgement_of_compacted_entries_ends_in_a_snapshot() {
+    let mut machine = {
+        let mut config = config(1);
+        config.inflight_bytes_max = 64 + 5;
+        elected(Consensus::recover(config, log(3, 3, &[3]), 1, at(0)).unwrap())
+    };
+    for peer in [2, 3] {
+        machine.handle_message(at(1000), member(peer), append_ok(4, 1, 3));
+    }
+    drain(&mut machine);
+    for zxid in 2..5 {
+        machine.propose(at(1001), batch(4, zxid, zxid + 1)).unwrap();
+        let write = persist_id(&drain(&mut machine));
+        machine.handle_durable(at(1001), write);
+        machine.handle_message(at(1001), member(2), append_ok(4, 1, zxid + 2));
+    }
+    assert!(committed(&drain(&mut machine)).ends_with(&[6]));
+    machine.log_compacted(at(1002), index(6));
+    machine.handle_timeout(at(1050));
+    machine.handle_message(at(1050), member(3), heartbeat_reply(4, 2, 4));
+    drain(&mut machine);
+    machine.handle_timeout(at(1300));
+    drain(&mut machine);
+    machine.handle_message(at(1300), member(3), heartbeat_reply(4, 3, 4));
+    assert_eq!(
+        drain(&mut machine),
+        [Action::SnapshotNeeded { to: member(3) }]
+    );
+}
+
 /// Entries that left memory are read back for a peer; those that left the log are a snapshot's.
 #[test]
 fn old_entries_are_read_back_or_a_snapshot_is_needed() {
