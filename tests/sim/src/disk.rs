@@ -180,13 +180,20 @@ impl SimDisk {
         let place = candidates - 1 - self.dice.below(candidates.min(40) as u64) as usize;
         let (file, offset, bytes) = self.reported[place];
         let at = offset + self.dice.below(bytes as u64) as usize;
-        let Some(file) = self.files.get_mut(&file) else {
+        let bit = self.dice.below(8) as u8;
+        self.flip(file, at, bit)
+    }
+
+    /// Damages one bit of a file. False if the file is not there or not as long.
+    pub(crate) fn flip(&mut self, file: LogFile, at: usize, bit: u8) -> bool {
+        let byte = self
+            .files
+            .get_mut(&file)
+            .and_then(|file| file.bytes.get_mut(at));
+        let Some(byte) = byte else {
             return false;
         };
-        let Some(byte) = file.bytes.get_mut(at) else {
-            return false;
-        };
-        *byte ^= 1 << self.dice.below(8);
+        *byte ^= 1 << bit;
         true
     }
 

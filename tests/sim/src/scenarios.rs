@@ -3,6 +3,7 @@
 
 mod consensus;
 mod execution;
+mod log;
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,30 @@ pub const ALL: &[Scenario] = &[
     scenario(
         "contact_counts_from_sending",
         consensus::contact_counts_from_sending,
+    ),
+    scenario(
+        "a_vote_waits_for_the_disk",
+        consensus::a_vote_waits_for_the_disk,
+    ),
+    scenario(
+        "an_earlier_terms_entry_is_not_counted",
+        consensus::an_earlier_terms_entry_is_not_counted,
+    ),
+    scenario(
+        "a_read_waits_for_a_round",
+        consensus::a_read_waits_for_a_round,
+    ),
+    scenario(
+        "a_damaged_member_has_no_vote",
+        consensus::a_damaged_member_has_no_vote,
+    ),
+    scenario(
+        "lost_data_is_told_from_a_torn_tail",
+        log::lost_data_is_told_from_a_torn_tail,
+    ),
+    scenario(
+        "a_checkpoint_ahead_of_its_log_is_refused",
+        log::a_checkpoint_ahead_of_its_log_is_refused,
     ),
     scenario(
         "a_refused_batch_takes_the_overlay_with_it",
