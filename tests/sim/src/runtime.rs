@@ -73,6 +73,17 @@ pub(crate) fn examine(digest: Digest) -> Result<String, String> {
     }
 }
 
+/// What fails whatever the dice say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Failing {
+    #[default]
+    No,
+    /// Handlers of events.
+    Events,
+    /// All calls.
+    Calls,
+}
+
 #[derive(Debug)]
 pub(crate) struct NativeRuntime {
     dice: Dice,
@@ -81,6 +92,9 @@ pub(crate) struct NativeRuntime {
     last_call_micros: u64,
     /// Calls, in a thousand, that fault.
     faults_per_mille: u64,
+    /// Calls, in a thousand, before which the warm instance is dropped.
+    drops_per_mille: u64,
+    pub(crate) failing: Failing,
     pub(crate) dropped: u64,
     pub(crate) faulted: u64,
     pub(crate) discarded: u64,
@@ -94,9 +108,20 @@ impl NativeRuntime {
             ready: BTreeSet::new(),
             warm: BTreeMap::new(),
             last_call_micros: 0,
+            drops_per_mille: 20,
+            failing: Failing::No,
             dropped: 0,
             faulted: 0,
             discarded: 0,
+        }
+    }
+
+    /// One whose calls fault and whose instances go only as it is told.
+    pub(crate) fn reliable() -> Self {
+        Self {
+            faults_per_mille: 0,
+            drops_per_mille: 0,
+            ..Self::new(Dice::new(0, "reliable"))
         }
     }
 
@@ -108,6 +133,16 @@ impl NativeRuntime {
     /// No call faults from here on.
     pub(crate) fn heal(&mut self) {
         self.faults_per_mille = 0;
+        self.failing = Failing::No;
+    }
+
+    fn fails(&mut self, is_event: bool) -> bool {
+        let fails = match self.failing {
+            Failing::No => false,
+            Failing::Events => is_event,
+            Failing::Calls => true,
+        };
+        self.dice.chance(self.faults_per_mille) || fails
     }
 
     fn run(&self, key: InstanceKey, call: GuestCall, view: &mut TxnView) -> CallResult {
@@ -144,7 +179,7 @@ impl PluginRuntime for NativeRuntime {
         let Some(known) = Known::of(key.digest) else {
             return (view, Err(fault(FaultKind::Contract, "no such component")));
         };
-        if self.dice.chance(20) && self.warm.remove(&key).is_some() {
+        if self.dice.chance(self.drops_per_mille) && self.warm.remove(&key).is_some() {
             self.dropped += 1;
         }
         if let Entry::Vacant(place) = self.warm.entry(key) {
@@ -157,7 +192,7 @@ impl PluginRuntime for NativeRuntime {
         self.last_call_micros = self.dice.delay(10);
         let is_event = matches!(call, GuestCall::OnEvent { .. });
         let mut result = self.run(key, call, &mut view);
-        if self.dice.chance(self.faults_per_mille) {
+        if self.fails(is_event) {
             self.faulted += 1;
             result = Err(fault(FaultKind::Trap, "simulated"));
         }

@@ -3,7 +3,10 @@
 
 mod consensus;
 mod execution;
+mod leader;
 mod log;
+mod plugins;
+mod sessions;
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -62,4 +65,29 @@ pub const ALL: &[Scenario] = &[
         execution::a_refused_batch_takes_the_overlay_with_it,
     ),
     scenario("effects_are_strict", execution::effects_are_strict),
+    scenario(
+        "a_mount_that_faults_is_left_alone",
+        plugins::a_mount_that_faults_is_left_alone,
+    ),
+    scenario("a_dead_wait_is_gone", plugins::a_dead_wait_is_gone),
+    scenario(
+        "a_sessions_end_is_heard_in_spite_of_faults",
+        plugins::a_sessions_end_is_heard_in_spite_of_faults,
+    ),
+    scenario(
+        "an_instance_goes_with_the_overlay",
+        plugins::an_instance_goes_with_the_overlay,
+    ),
+    scenario(
+        "an_older_attachment_is_not_heard",
+        sessions::an_older_attachment_is_not_heard,
+    ),
+    scenario(
+        "only_a_committed_entry_ends_a_session",
+        sessions::only_a_committed_entry_ends_a_session,
+    ),
+    scenario(
+        "a_heartbeat_waits_for_a_quorum",
+        sessions::a_heartbeat_waits_for_a_quorum,
+    ),
 ];

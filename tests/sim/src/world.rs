@@ -572,6 +572,10 @@ fn view(member: &Member) -> MemberView {
 }
 
 pub(crate) fn bootstrap(voters: u64) -> Bytes {
+    bootstrap_with(voters, Limits::default())
+}
+
+pub(crate) fn bootstrap_with(voters: u64, limits: Limits) -> Bytes {
     let members = (1..=voters).map(|id| BootstrapMember {
         id: MemberId(id),
         peer_address: format!("member-{id}:1"),
@@ -581,7 +585,7 @@ pub(crate) fn bootstrap(voters: u64) -> Bytes {
         cluster: CLUSTER,
         created: WallTime(1_767_225_600_000),
         members: members.collect(),
-        limits: Limits::default(),
+        limits,
     };
     bootstrap.to_bytes().into()
 }

@@ -21,6 +21,7 @@ use crate::seen::Event;
 use crate::time::Moment;
 use crate::violation::Checked;
 use crate::wires::{ClientId, Down, Up};
+pub(crate) use receive::token_of;
 use session::{Session, Stage};
 pub(crate) use workload::REGISTERS;
 use workload::Workload;

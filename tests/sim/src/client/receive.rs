@@ -463,7 +463,7 @@ impl Client {
 }
 
 /// The token in a grant of the lock recipe.
-fn token_of(grant: &[u8]) -> Option<Zxid> {
+pub(crate) fn token_of(grant: &[u8]) -> Option<Zxid> {
     let text = String::from_utf8_lossy(grant);
     let (_, rest) = text.split_once("\"token\":")?;
     let end = rest.find(|letter: char| !letter.is_ascii_digit())?;
