@@ -249,9 +249,11 @@ impl Driver {
         self.connecting = None;
         match connected {
             Ok((link, stream)) => {
-                let mut members: Vec<_> = vec![link.welcome.member];
+                let here = link.welcome.member;
+                let mut members = vec![here];
                 if self.connector.config().learn_members {
-                    members.extend(link.welcome.members.iter().map(|(member, _)| *member));
+                    let all = link.welcome.members.iter().map(|(member, _)| *member);
+                    members.extend(all.filter(|member| *member != here));
                 }
                 self.core.handle_connected(clock::now(), members);
                 let since = Instant::now();

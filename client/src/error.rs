@@ -345,8 +345,8 @@ impl ReadError {
 /// Why a watch ended. What was delivered before is complete and in order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    /// History after the position is gone on every member. Read the state anew
-    /// ([`Session::watch_and_read`](crate::Session::watch_and_read)).
+    /// History after the position is gone on every member that could be reached. Read the state
+    /// anew ([`Session::watch_and_read`](crate::Session::watch_and_read)).
     #[error("history before zxid {floor} is gone on every member: read the state anew")]
     Compacted {
         /// The oldest zxid from which a watch could resume.

@@ -52,6 +52,8 @@ struct State {
     half: Option<(Zxid, Vec<Change>)>,
     /// The members that have no history from `position`.
     compacted_at: BTreeSet<MemberId>,
+    /// How often that was said, by whichever member.
+    compacted_answers: usize,
     sent: bool,
 }
 
@@ -83,6 +85,7 @@ impl Watches {
             nodes: Vec::new(),
             half: None,
             compacted_at: BTreeSet::new(),
+            compacted_answers: 0,
             sent: false,
             watch,
         };
@@ -219,10 +222,11 @@ impl Watches {
         let error = match reason {
             WatchEnd::Compacted { floor } => {
                 state.compacted_at.insert(at);
-                if !members
-                    .iter()
-                    .all(|member| state.compacted_at.contains(member))
-                {
+                state.compacted_answers += 1;
+                // Each move tries another member first, so after as many of them as there are
+                // members, those that did not say it can not be reached.
+                let asked_all = members.iter().all(|at| state.compacted_at.contains(at));
+                if !asked_all && state.compacted_answers < members.len() {
                     consequence.try_elsewhere = true;
                     return consequence;
                 }
@@ -254,6 +258,7 @@ impl State {
     fn moved_to(&mut self, zxid: Zxid, consequence: &mut Consequence) {
         self.position = Some(zxid);
         self.compacted_at.clear();
+        self.compacted_answers = 0;
         consequence.seen = Some(zxid);
     }
 }

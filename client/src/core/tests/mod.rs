@@ -647,6 +647,35 @@ fn every_member_is_asked_before_history_is_called_compacted() {
 }
 
 #[test]
+fn a_member_that_can_not_be_reached_does_not_hold_up_that_history_is_compacted() {
+    let mut script = Script::open();
+    script.core.submit_watch(recursive(Some(3), false));
+    script.outputs();
+    let ended = || ServerFrame::WatchEnded {
+        watch: WatchId(1),
+        reason: WatchEnd::Compacted { floor: Zxid(50) },
+    };
+    // Member 3 is down.
+    for next in [2, 1] {
+        script.sent();
+        script.hear(ended());
+        let outputs = script.outputs();
+        assert!(matches!(&outputs[..], [Output::Move { .. }]), "{outputs:?}");
+        script.reconnect(next, 7, 0);
+        script.outputs();
+    }
+    script.sent();
+    script.hear(ended());
+    assert_eq!(
+        script.outputs(),
+        [Output::Watch(
+            WatchId(1),
+            WatchNews::Over(WatchError::Compacted { floor: Zxid(50) })
+        )]
+    );
+}
+
+#[test]
 fn jeopardy_is_told_in_time_and_taken_back_by_an_acknowledgement() {
     let mut script = Script::open();
     script.core.handle_heartbeat_ack(at(1000), at(500));
