@@ -476,19 +476,7 @@ impl Driver {
         let Some((sink, key)) = self.watches.get(&id) else {
             return;
         };
-        let bytes = news_bytes(&news);
-        let over = matches!(news, WatchNews::Over(_));
-        let waiting = sink.waiting.fetch_add(bytes, Ordering::Relaxed);
-        let full = !over && waiting > WATCH_BYTES_MAX;
-        let news = if full {
-            WatchNews::Over(WatchError::NotTaken {
-                limit: WATCH_BYTES_MAX,
-            })
-        } else {
-            news
-        };
-        let gone = sink.news.send(news).is_err();
-        if over || full || gone {
+        if !sink.tell(news) {
             self.watch_keys.remove(key);
             self.watches.remove(&id);
             self.core.end_watch(id);
@@ -496,14 +484,28 @@ impl Driver {
     }
 }
 
+impl WatchSink {
+    /// Hands news over; whether more may follow.
+    fn tell(&self, news: WatchNews) -> bool {
+        let over = matches!(news, WatchNews::Over(_));
+        let waiting = self.waiting.fetch_add(news_bytes(&news), Ordering::Relaxed);
+        if waiting <= WATCH_BYTES_MAX || over {
+            return self.news.send(news).is_ok() && !over;
+        }
+        let limit = WATCH_BYTES_MAX;
+        let _ = self
+            .news
+            .send(WatchNews::Over(WatchError::NotTaken { limit }));
+        false
+    }
+}
+
 /// What news weigh in a watch's budget.
 pub(crate) fn news_bytes(news: &WatchNews) -> usize {
     const EACH: usize = 64;
     match news {
-        WatchNews::Snapshot { nodes, .. } => nodes
-            .iter()
-            .map(|node| EACH + node.path.len() + node.data.len())
-            .sum(),
+        // It was asked for whole, whatever its size: what comes behind it has the budget.
+        WatchNews::Snapshot { .. } => 0,
         WatchNews::Events { changes, .. } => changes
             .iter()
             .map(|change| EACH + change.path.len() + change.data.len())
@@ -525,5 +527,65 @@ async fn progress(attachment: &mut Option<Attachment>) -> Result<(), StreamLost>
     match attachment {
         Some(attachment) => attachment.stream.progress().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use folkmoot_proto::client::{Change, ChangeKind, SnapshotNode, Stat};
+
+    use super::*;
+
+    fn sink() -> (WatchSink, mpsc::UnboundedReceiver<WatchNews>) {
+        let (news, taken) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        (WatchSink { news, waiting }, taken)
+    }
+
+    fn events(zxid: u64, bytes: usize) -> WatchNews {
+        let change = Change {
+            path: "/a".to_owned(),
+            kind: ChangeKind::Set,
+            data: vec![0; bytes],
+            version: 1,
+        };
+        WatchNews::Events {
+            zxid: Zxid(zxid),
+            changes: vec![change],
+        }
+    }
+
+    #[test]
+    fn a_snapshot_larger_than_the_budget_does_not_end_its_watch() {
+        let (sink, mut taken) = sink();
+        let node = SnapshotNode {
+            path: "/a".to_owned(),
+            data: vec![0; WATCH_BYTES_MAX + 1],
+            stat: Stat::default(),
+        };
+        let news = [
+            WatchNews::Snapshot {
+                zxid: Zxid(7),
+                nodes: vec![node],
+            },
+            WatchNews::Progress(Zxid(8)),
+            events(9, 1),
+        ];
+        for news in &news {
+            assert!(sink.tell(news.clone()));
+        }
+        let told: Vec<_> = std::iter::from_fn(|| taken.try_recv().ok()).collect();
+        assert!(told == news, "all three are told");
+    }
+
+    #[test]
+    fn a_watch_whose_events_are_not_taken_ends() {
+        let (sink, mut taken) = sink();
+        assert!(sink.tell(events(7, WATCH_BYTES_MAX)));
+        assert!(!sink.tell(events(8, 1)));
+        assert!(matches!(taken.try_recv(), Ok(WatchNews::Events { .. })));
+        let limit = WATCH_BYTES_MAX;
+        let over = WatchNews::Over(WatchError::NotTaken { limit });
+        assert_eq!(taken.try_recv(), Ok(over));
     }
 }
