@@ -25,6 +25,7 @@
 //! ```
 
 mod call;
+mod check;
 mod client;
 mod clock;
 mod config;

@@ -5,21 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use folkmoot_proto::client::{Guard, NodeKind, Operation, Query, ReadOutcome, Stat};
-use folkmoot_proto::limits::FRAME_BYTES_MAX;
-use folkmoot_proto::reply::{Outcome, Refusal, SubOutcome};
+use folkmoot_proto::reply::{Outcome, SubOutcome};
 use folkmoot_proto::{SessionId, Zxid};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::call::Call;
+use crate::check;
 use crate::clock;
 use crate::core::{LeaseView, Standing};
 use crate::driver::{BACKLOG_MAX, Command, Key, Opened, ReadResult, RequestResult};
 use crate::error::{CallError, ReadError, Unanswered, WriteError};
 use crate::multi::{Multi, MultiDone};
 use crate::standing::StandingChanges;
-
-/// What a frame has beside the values in it: paths, guards, the envelope.
-const FRAME_ENVELOPE_BYTES: usize = 64 * 1024;
 
 /// A session: a handle, cheap to clone, of the task that owns it.
 ///
@@ -436,7 +433,7 @@ impl Session {
         guards: Vec<Guard>,
         key: Option<Key>,
     ) -> Result<oneshot::Receiver<RequestResult>, WriteError> {
-        check_size(&operation)?;
+        check::request(&operation, &guards)?;
         let (answer, receiver) = oneshot::channel();
         self.command(Command::Request {
             operation,
@@ -448,6 +445,7 @@ impl Session {
     }
 
     async fn read(&self, query: Query) -> ReadResult {
+        check::query(&query)?;
         let _permit = self.shared.permits.acquire().await;
         let (answer, receiver) = oneshot::channel();
         let linearizable = self.linearizable;
@@ -513,53 +511,60 @@ pub(crate) fn misfit(reply: &impl std::fmt::Debug) -> Unanswered {
     }
 }
 
-/// Refuses what fits no frame, before it takes a place in the session's order.
-fn check_size(operation: &Operation) -> Result<(), Refusal> {
-    use folkmoot_proto::client::SubOperation;
-    let bytes = match operation {
-        Operation::Create { data, path, .. } | Operation::Set { data, path, .. } => {
-            data.len() + path.len()
-        }
-        Operation::Invoke {
-            payload,
-            mount,
-            operation,
-        } => payload.len() + mount.len() + operation.len(),
-        Operation::Mount { config, path, .. } => config.len() + path.len(),
-        Operation::UploadChunk { data, .. } => data.len(),
-        Operation::Delete { path, .. } | Operation::Unmount { path } => path.len(),
-        Operation::Install { name, .. } => name.len(),
-        Operation::Multi { operations } => operations
-            .iter()
-            .map(|operation| match operation {
-                SubOperation::Check { path, .. } | SubOperation::Delete { path, .. } => path.len(),
-                SubOperation::Create { path, data, .. } | SubOperation::Set { path, data, .. } => {
-                    path.len() + data.len()
-                }
-            })
-            .map(|bytes| bytes + 64)
-            .sum(),
-        Operation::Sync
-        | Operation::CancelWait { .. }
-        | Operation::AcknowledgeCompletions { .. }
-        | Operation::CloseSession => 0,
-    };
-    let limit = FRAME_BYTES_MAX - FRAME_ENVELOPE_BYTES;
-    if bytes <= limit {
-        return Ok(());
-    }
-    let (limit, actual) = (limit as u64, bytes as u64);
-    Err(Refusal::TooLarge {
-        what: "bytes of a request".to_owned(),
-        limit,
-        actual,
-    })
-}
-
 /// The outcomes of a `multi` with the paths of what it created.
 pub(crate) fn created_path(path: &str, outcome: &SubOutcome) -> Option<String> {
     match outcome {
         SubOutcome::Created { sequence } => Some(numbered(path, *sequence)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use folkmoot_proto::Tick;
+
+    use super::*;
+    use crate::WatchOptions;
+
+    /// A session without a task: what it asks stays in the queue until a test answers.
+    pub(crate) fn unattended(
+        request_timeout: Option<Duration>,
+    ) -> (Session, mpsc::UnboundedReceiver<Command>) {
+        let (commands, asked) = mpsc::unbounded_channel();
+        let view = LeaseView {
+            standing: Standing::Safe,
+            jeopardy_at: Tick(u64::MAX),
+            over_at: Tick(u64::MAX),
+        };
+        let opened = Opened {
+            session: SessionId(7),
+            timeout: Duration::from_secs(10),
+        };
+        let (_, lease) = watch::channel(view);
+        let session = Session::new(opened, commands, lease, request_timeout);
+        (session, asked)
+    }
+
+    #[tokio::test]
+    async fn what_fits_no_frame_does_not_reach_the_sessions_task() {
+        let (session, mut asked) = unattended(Some(Duration::from_millis(10)));
+        let long = "v".repeat(6 << 20);
+        assert!(matches!(
+            session.get(&long).await,
+            Err(ReadError::Refused(crate::ReadRefusal::BadPath { .. }))
+        ));
+        assert!(matches!(
+            session.watch(WatchOptions::node(&long)).await,
+            Err(crate::WatchError::Ended(crate::WatchEnd::BadPath { .. }))
+        ));
+        let guarded = session.guarded_by(Guard {
+            path: long,
+            token: Zxid(7),
+        });
+        assert!(matches!(
+            guarded.sync().await,
+            Err(WriteError::Refused(crate::Refusal::BadPath { .. }))
+        ));
+        assert!(asked.try_recv().is_err(), "something was asked");
     }
 }

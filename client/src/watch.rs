@@ -11,6 +11,7 @@ use folkmoot_proto::{WatchId, Zxid};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
+use crate::check;
 use crate::core::WatchNews;
 use crate::driver::{Command, Key, WatchSink, news_bytes};
 use crate::error::WatchError;
@@ -168,6 +169,7 @@ impl Session {
     }
 
     fn begin_watch(&self, options: WatchOptions, snapshot: bool) -> Result<Watch, WatchError> {
+        check::watch(&options.path)?;
         let (sender, news) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let sink = WatchSink {
