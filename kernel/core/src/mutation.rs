@@ -94,7 +94,7 @@ mutations! {
     ProgressAhead = "R29",
     /// A watch whose history is gone begins with what is left.
     SkipCompacted = "R30",
-    /// Watches go on over an installed snapshot.
+    /// Watches resume over what a snapshot or a restart left out of the history.
     WatchesOverSnapshot = "R30",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",

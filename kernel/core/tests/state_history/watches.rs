@@ -422,38 +422,28 @@ fn history_that_is_gone_is_told() {
     assert_eq!(member.watches.len(), 1);
 }
 
-/// Rule R30: a snapshot in place of the state ends all watches.
+/// Rule R30: a machine on a state that was installed tells nothing of what came before it.
 #[test]
-fn an_installed_snapshot_ends_all_watches() {
+fn an_installed_state_has_no_history() {
     let mut member = busy_member(1 << 20, 1 << 20);
-    let first = watch(1, "/a", None);
-    member
-        .watches
-        .register(member.leader.state.base_mut(), StreamId(1), &first);
-    frames(&mut member.watches);
-    member.watches.snapshot_installed(Zxid(900));
-    let floor = Zxid(900);
-    let reason = WatchEnd::Compacted { floor };
-    let watch_id = WatchId(1);
-    assert_eq!(
-        frames(&mut member.watches),
-        [ServerFrame::WatchEnded {
-            watch: watch_id,
-            reason
-        }]
-    );
-    assert_eq!(member.watches.floor(), floor);
-    let early = watch(2, "/a", Some(Zxid(899)));
-    member
-        .watches
-        .register(member.leader.state.base_mut(), StreamId(1), &early);
-    assert!(matches!(
-        frames(&mut member.watches)[..],
-        [ServerFrame::WatchEnded {
-            reason: WatchEnd::Compacted { .. },
-            ..
-        }]
-    ));
+    let floor = member.leader.state.base().zxid();
+    member.watches = Watches::new(&Limits::default(), floor);
+    let early = watch(1, "/a", Some(Zxid(floor.0 - 1)));
+    let first = watch(2, "/a", Some(floor));
+    for watch in [early, first] {
+        member
+            .watches
+            .register(member.leader.state.base_mut(), StreamId(1), &watch);
+    }
+    let compacted = ServerFrame::WatchEnded {
+        watch: WatchId(1),
+        reason: WatchEnd::Compacted { floor },
+    };
+    let told = ServerFrame::Progress {
+        watch: WatchId(2),
+        zxid: floor,
+    };
+    assert_eq!(frames(&mut member.watches), [compacted, told]);
 }
 
 /// Rule R29: a watch from a zxid in the future waits for it, and hears nothing before.

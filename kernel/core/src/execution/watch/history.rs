@@ -41,11 +41,6 @@ impl History {
         self.floor
     }
 
-    /// Forgets everything: a watch can resume from `floor`, and from none before it.
-    pub(super) fn restart(&mut self, floor: Zxid) {
-        *self = Self::new(floor, self.bytes_max);
-    }
-
     /// Keeps a transaction, and forgets the oldest beyond the limit.
     pub(super) fn push(&mut self, txn: &AppliedTxn) {
         if txn.changes.is_empty() {

@@ -64,13 +64,18 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// No watches, and no history before `applied`, which is what the state has applied.
+    /// No watches, and no history before `applied`, which is what the state has applied: what
+    /// happened before a start, or before an installed snapshot, can not be told (rule R30).
     #[must_use]
     pub fn new(limits: &Limits, applied: Zxid) -> Self {
+        let floor = match mutation::is_on(Mutation::WatchesOverSnapshot) {
+            true => Zxid::ZERO,
+            false => applied,
+        };
         Self {
             watchers: BTreeMap::new(),
             scopes: Scopes::default(),
-            history: History::new(applied, limits.watch_history_bytes_max as usize),
+            history: History::new(floor, limits.watch_history_bytes_max as usize),
             applied,
             behind: BTreeSet::new(),
             without_view: BTreeSet::new(),
@@ -208,23 +213,6 @@ impl Watches {
         let keys: Vec<_> = self.watchers.keys().copied().collect();
         for key in keys {
             self.tell_progress(key);
-        }
-    }
-
-    /// Ends all watches, since the state was replaced by a snapshot at `applied` (rule R30): what
-    /// happened between is in no history here.
-    pub fn snapshot_installed(&mut self, applied: Zxid) {
-        if mutation::is_on(Mutation::WatchesOverSnapshot) {
-            self.applied = applied;
-            return;
-        }
-        self.history.restart(applied);
-        self.applied = applied;
-        self.scopes = Scopes::default();
-        self.behind.clear();
-        self.without_view.clear();
-        for (key, _) in core::mem::take(&mut self.watchers) {
-            self.end_frame(key, WatchEnd::Compacted { floor: applied });
         }
     }
 }
