@@ -12,6 +12,7 @@ use folkmoot_core::plugin::{
     CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
     PluginRuntime, Rejection, TxnView,
 };
+use folkmoot_proto::effect::MountEvent;
 use folkmoot_proto::{Digest, LogTime};
 use folkmoot_sdk::instance::Instance;
 use folkmoot_sdk::operation::Outcome;
@@ -98,6 +99,7 @@ pub(crate) struct NativeRuntime {
     pub(crate) dropped: u64,
     pub(crate) faulted: u64,
     pub(crate) discarded: u64,
+    pub(crate) resyncs: u64,
 }
 
 impl NativeRuntime {
@@ -113,6 +115,7 @@ impl NativeRuntime {
             dropped: 0,
             faulted: 0,
             discarded: 0,
+            resyncs: 0,
         }
     }
 
@@ -191,6 +194,10 @@ impl PluginRuntime for NativeRuntime {
         }
         self.last_call_micros = self.dice.delay(10);
         let is_event = matches!(call, GuestCall::OnEvent { .. });
+        let resync = GuestCall::OnEvent {
+            event: MountEvent::Resync,
+        };
+        self.resyncs += u64::from(call == resync);
         let mut result = self.run(key, call, &mut view);
         if self.fails(is_event) {
             self.faulted += 1;

@@ -112,6 +112,12 @@ events! {
     WatchResumed => "watches resumed",
     /// A watch could not be resumed, and the client was told.
     WatchCompacted => "watches compacted",
+    /// A watch was ended since its client did not take what it was told.
+    WatchTooSlow => "watches too slow",
+    /// A mount's events were too many, and it was told to look at everything.
+    Resync => "resyncs of mounts",
+    /// A request was refused since its session owns or waits for as much as it may.
+    CapReached => "session caps reached",
     /// The wall clock of a member jumped.
     ClockJump => "wall clock jumps",
 }

@@ -20,6 +20,8 @@ pub(crate) enum Up {
     Frame(StreamId, ClientFrame),
     StreamClosed(StreamId),
     Heartbeat(u64, Vec<(SessionId, ConnEpoch)>),
+    /// So many bytes of a stream were taken: what the transport knows of it.
+    Drained(StreamId, usize),
 }
 
 /// What a client gets.
@@ -49,6 +51,8 @@ pub(crate) struct Wire {
 pub(crate) struct Wires {
     dice: Dice,
     delay: u64,
+    /// Typical microseconds until a member knows that a client has taken something.
+    taking: u64,
     wires: BTreeMap<ConnectionId, Wire>,
     of_stream: BTreeMap<StreamId, ConnectionId>,
     connections: u64,
@@ -60,6 +64,7 @@ impl Wires {
         let mut dice = Dice::new(seed, "wires");
         Self {
             delay: dice.pick(&[100, 500, 3_000]).copied().unwrap_or(500),
+            taking: dice.pick(&[500, 500, 200_000]).copied().unwrap_or(500),
             dice,
             wires: BTreeMap::new(),
             of_stream: BTreeMap::new(),
@@ -119,6 +124,13 @@ impl Wires {
         let stream = match up {
             Up::Frame(stream, _) | Up::StreamClosed(stream) => Some(*stream),
             Up::Heartbeat(..) => None,
+            Up::Drained(..) => {
+                let is_heard = self
+                    .wires
+                    .get(&connection)
+                    .is_some_and(|wire| !wire.blocked);
+                return is_heard.then(|| now.plus_micros(self.dice.delay(self.taking)));
+            }
         };
         self.arrival(now, connection, stream, 0)
     }
@@ -155,6 +167,7 @@ impl Wires {
     /// into them is lost, so they can not go on.
     pub(crate) fn calm(&mut self) -> Vec<ConnectionId> {
         self.delay = self.delay.min(500);
+        self.taking = self.taking.min(500);
         let blocked = self.wires.iter().filter(|(_, wire)| wire.blocked);
         blocked.map(|(connection, _)| *connection).collect()
     }

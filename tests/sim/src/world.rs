@@ -44,7 +44,9 @@ impl World {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut dice = Dice::new(seed, "world");
         let voters = dice.pick(&[1, 3, 3, 3, 3, 5]).copied().unwrap_or(3);
-        let bootstrap = bootstrap(voters);
+        let limits = limits(seed);
+        let begin_live = limits.watcher_bytes_max == Limits::default().watcher_bytes_max;
+        let bootstrap = bootstrap_with(voters, limits);
         let ids = (1..=voters).map(MemberId);
         let whole = options.layers == Layers::Whole;
         let clients = match whole {
@@ -62,7 +64,7 @@ impl World {
                 dice,
                 seen: Seen::default(),
                 trace: Trace::new(options.verbose),
-                checks: Checks::new(voters as usize, whole),
+                checks: Checks::new(voters as usize, whole, begin_live),
                 history: History::new(REGISTERS),
                 believes: false,
             },
@@ -225,6 +227,7 @@ impl World {
                 frame,
             },
             Up::StreamClosed(stream) => ClientEvent::StreamClosed { stream },
+            Up::Drained(stream, bytes) => ClientEvent::Drained { stream, bytes },
             Up::Heartbeat(sequence, sessions) => ClientEvent::Heartbeat {
                 connection,
                 sequence,
@@ -568,6 +571,26 @@ fn view(member: &Member) -> MemberView {
         id: member.id,
         up: member.is_up(),
         leads: member.leads(),
+    }
+}
+
+/// The caps of a world: the defaults, which nothing in it reaches, or so small that they are met.
+fn limits(seed: u64) -> Limits {
+    let mut dice = Dice::new(seed, "limits");
+    let defaults = Limits::default();
+    let mut one_of = |usual: u32, small: u32| match dice.chance(300) {
+        true => small,
+        false => usual,
+    };
+    Limits {
+        session_replies_max: one_of(defaults.session_replies_max, 8),
+        session_ephemerals_max: one_of(defaults.session_ephemerals_max, 6),
+        session_waits_max: one_of(defaults.session_waits_max, 6),
+        views_max: one_of(defaults.views_max, 2),
+        watcher_bytes_max: one_of(defaults.watcher_bytes_max, 512),
+        watch_history_bytes_max: one_of(defaults.watch_history_bytes_max, 16_384),
+        mount_events_max: one_of(defaults.mount_events_max, 3),
+        ..defaults
     }
 }
 

@@ -86,6 +86,9 @@ fn whole_clusters_keep_every_promise() {
             Event::WatchEvents,
             Event::WatchResumed,
             Event::WatchCompacted,
+            Event::WatchTooSlow,
+            Event::Resync,
+            Event::CapReached,
             Event::ClockJump,
         ],
     );

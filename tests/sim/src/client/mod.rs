@@ -302,8 +302,8 @@ impl Client {
             if pending.request.id < session.to_send {
                 continue;
             }
+            pending.request.acked_up_to = answered;
             if pending.sent == 0 {
-                pending.request.acked_up_to = answered;
                 ctx.checks.asked(id, &pending.request);
             }
             pending.sent += 1;

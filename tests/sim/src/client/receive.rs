@@ -4,6 +4,7 @@ use folkmoot_core::execution::ConnectionId;
 use folkmoot_proto::client::{
     AttachRefused, ControlReply, ReadOutcome, ReadRefusal, ServerFrame, WatchEnd,
 };
+use folkmoot_proto::frame::to_bytes;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{ReadId, RequestId, SessionId, Ticket, WatchId, Zxid};
 
@@ -53,6 +54,8 @@ impl Client {
                     .iter()
                     .position(|of| of.stream() == Some(stream));
                 if let Some(place) = place {
+                    let taken = to_bytes(&frame).map_or(0, |bytes| bytes.len());
+                    ctx.send_up(connection, Up::Drained(stream, taken));
                     return self.frame(ctx, place, frame);
                 }
             }
@@ -210,7 +213,8 @@ impl Client {
         };
         ctx.checks.replied((of, id), zxid, &reply)?;
         for (watch, watcher) in &session.watches {
-            if watcher.begun.is_some_and(|(request, _)| id >= request) {
+            let later = watcher.begun.is_some_and(|(request, _)| id >= request);
+            if later && (watcher.live || ctx.checks.watches_begin_live) {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
@@ -243,6 +247,7 @@ impl Client {
     fn learn(&mut self, ctx: &mut Ctx, place: usize, purpose: Purpose, reply: Reply) {
         match &reply {
             Err(Refusal::GuardFailed { .. }) => ctx.seen.count(Event::StaleTokenRefused),
+            Err(Refusal::TooLarge { .. }) => ctx.seen.count(Event::CapReached),
             Err(_) => ctx.seen.count(Event::Refused),
             Ok(_) => {}
         }
@@ -357,7 +362,8 @@ impl Client {
         }
         ctx.checks.read(&read.query, (read.floor, zxid), &result)?;
         for (watch, watcher) in &session.watches {
-            if watcher.begun.is_some_and(|(_, read)| id >= read) {
+            let later = watcher.begun.is_some_and(|(_, read)| id >= read);
+            if later && (watcher.live || ctx.checks.watches_begin_live) {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
@@ -421,6 +427,7 @@ impl Client {
                 };
                 ctx.checks.watch_complete(watch, watcher, zxid)?;
                 watcher.position = watcher.position.max(Some(zxid));
+                watcher.live = true;
             }
             ServerFrame::WatchEnded { watch, reason } => {
                 self.watch_ended(ctx, place, watch, &reason);
@@ -440,6 +447,9 @@ impl Client {
         if let WatchEnd::Compacted { .. } = reason {
             ctx.seen.count(Event::WatchCompacted);
             watcher.position = None;
+        }
+        if let WatchEnd::TooSlow { .. } = reason {
+            ctx.seen.count(Event::WatchTooSlow);
         }
         if matches!(
             reason,

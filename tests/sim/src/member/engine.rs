@@ -211,6 +211,9 @@ impl RealEngine {
         for _ in 0..std::mem::take(&mut self.runtime.faulted) {
             seen.count(Event::PluginFault);
         }
+        for _ in 0..std::mem::take(&mut self.runtime.resyncs) {
+            seen.count(Event::Resync);
+        }
         if std::mem::take(&mut self.runtime.discarded) > 0 && self.overlay_txns > 0 {
             seen.count(Event::OverlayDropped);
         }
