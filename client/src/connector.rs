@@ -16,8 +16,11 @@ use crate::tls;
 /// An endpoint that has not answered by then is given up.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The next endpoint is tried beside the ones before it after this long. A member on another
-/// continent answers in less.
+/// An endpoint's addresses have this part of it: what failed is told, not that time ran out.
+const ADDRESSES_TIMEOUT: Duration = Duration::from_millis(1800);
+
+/// The next endpoint, or the next address of a name, is tried beside the ones before it after this
+/// long. A member on another continent answers in less.
 const STAGGER: Duration = Duration::from_millis(200);
 
 /// Bursts of a member's replies to many sessions fit.
@@ -125,12 +128,10 @@ impl Connector {
         order: Vec<String>,
         cluster: Option<ClusterId>,
     ) -> Result<Connected, ConnectError> {
-        let mut attempts = JoinSet::new();
-        for (place, endpoint) in order.into_iter().enumerate() {
-            let delay = STAGGER * u32::try_from(place).unwrap_or(u32::MAX);
+        let mut failed = Vec::new();
+        let attempts = order.into_iter().map(|endpoint| {
             let dialler = self.dialler();
-            attempts.spawn(async move {
-                tokio::time::sleep(delay).await;
+            async move {
                 let attempt = async {
                     let connection = dialler.connect(&endpoint).await?;
                     let greeted = Link::greet(&connection, cluster).await?;
@@ -140,21 +141,15 @@ impl Connector {
                 let no_answer = AttemptError::NoAnswer {
                     after: ATTEMPT_TIMEOUT,
                 };
-                (endpoint, result.unwrap_or(Err(no_answer)))
-            });
-        }
-        let mut failed = Vec::new();
-        while let Some(joined) = attempts.join_next().await {
-            match joined {
-                Ok((endpoint, Ok((connection, greeted)))) => {
-                    return Ok((endpoint, connection, greeted));
+                match result.unwrap_or(Err(no_answer)) {
+                    Ok((connection, greeted)) => Ok((endpoint, connection, greeted)),
+                    Err(error) => Err(Attempt { endpoint, error }),
                 }
-                Ok((endpoint, Err(error))) => failed.push(Attempt { endpoint, error }),
-                // The runtime is being shut down.
-                Err(_) => break,
             }
-        }
-        Err(ConnectError::NoMemberAnswers { attempts: failed })
+        });
+        first_of(attempts, &mut failed)
+            .await
+            .ok_or(ConnectError::NoMemberAnswers { attempts: failed })
     }
 
     fn dialler(&self) -> Dialler {
@@ -205,6 +200,7 @@ type Connected = (
     (crate::stream::FrameStream, link::Welcome),
 );
 
+#[derive(Clone)]
 struct Dialler {
     quic: quinn::ClientConfig,
     v4: Option<quinn::Endpoint>,
@@ -212,31 +208,89 @@ struct Dialler {
 }
 
 impl Dialler {
-    /// Connects to the first address of the name that a socket is there for.
+    /// Connects to whichever address of the name answers first.
     async fn connect(&self, endpoint: &str) -> Result<quinn::Connection, AttemptError> {
         let unresolved = |reason: String| AttemptError::Unresolved { reason };
-        let addresses = tokio::net::lookup_host(endpoint).await;
-        let mut last = unresolved("the name has no address".to_owned());
-        for address in addresses.map_err(|error| unresolved(error.to_string()))? {
-            let socket = if address.is_ipv4() {
-                &self.v4
-            } else {
-                &self.v6
-            };
-            let Some(socket) = socket else { continue };
-            let connecting = socket.connect_with(self.quic.clone(), address, tls::SERVER_NAME);
-            last = match connecting {
-                Ok(connecting) => match connecting.await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => link::connection_error(error),
-                },
-                Err(error) => AttemptError::Failed {
-                    reason: error.to_string(),
-                },
-            };
+        let addresses = tokio::net::lookup_host(endpoint)
+            .await
+            .map_err(|error| unresolved(error.to_string()))?;
+        let mut addresses: Vec<_> = addresses.collect();
+        if addresses.is_empty() {
+            return Err(unresolved("the name has no address".to_owned()));
         }
-        Err(last)
+        // One of each family comes first: often one of them leads nowhere.
+        if let Some(first) = addresses.first().map(SocketAddr::is_ipv4)
+            && let Some(other) = addresses.iter().position(|a| a.is_ipv4() != first)
+        {
+            addresses.swap(1, other);
+        }
+        self.connect_any(addresses).await
     }
+
+    async fn connect_any(
+        &self,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<quinn::Connection, AttemptError> {
+        let attempts = addresses.into_iter().map(|address| {
+            let dialler = self.clone();
+            async move { dialler.connect_to(address).await }
+        });
+        let mut failed = Vec::new();
+        let first = first_of(attempts, &mut failed);
+        match tokio::time::timeout(ADDRESSES_TIMEOUT, first).await {
+            Ok(Some(connection)) => Ok(connection),
+            // An address that leads nowhere says less than a member that refuses.
+            _ => Err(failed
+                .into_iter()
+                .min_by_key(AttemptError::is_retryable)
+                .unwrap_or(AttemptError::NoAnswer {
+                    after: ADDRESSES_TIMEOUT,
+                })),
+        }
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<quinn::Connection, AttemptError> {
+        let failed = |reason: String| AttemptError::Failed { reason };
+        let socket = if address.is_ipv4() {
+            &self.v4
+        } else {
+            &self.v6
+        };
+        let Some(socket) = socket else {
+            return Err(failed(format!("this machine has no socket for {address}")));
+        };
+        socket
+            .connect_with(self.quic.clone(), address, tls::SERVER_NAME)
+            .map_err(|error| failed(error.to_string()))?
+            .await
+            .map_err(link::connection_error)
+    }
+}
+
+/// The first attempt that succeeds. Each begins [`STAGGER`] after the one before it, and those
+/// that failed until then are put into `failed`.
+async fn first_of<T: Send + 'static, E: Send + 'static>(
+    attempts: impl IntoIterator<Item = impl Future<Output = Result<T, E>> + Send + 'static>,
+    failed: &mut Vec<E>,
+) -> Option<T> {
+    let mut running = JoinSet::new();
+    let mut delay = Duration::ZERO;
+    for attempt in attempts {
+        running.spawn(async move {
+            tokio::time::sleep(delay).await;
+            attempt.await
+        });
+        delay += STAGGER;
+    }
+    while let Some(joined) = running.join_next().await {
+        match joined {
+            Ok(Ok(first)) => return Some(first),
+            Ok(Err(error)) => failed.push(error),
+            // The runtime is being shut down.
+            Err(_) => break,
+        }
+    }
+    None
 }
 
 fn bind(any: SocketAddr) -> std::io::Result<quinn::Endpoint> {
@@ -297,5 +351,64 @@ mod tests {
         for bad in ["", "localhost", ":1", "a:b", "a:70000"] {
             assert!(check_endpoint(bad).is_err(), "{bad}");
         }
+    }
+
+    /// A CA, a certificate and a key, in PEM: whoever trusts one trusts the other.
+    fn credentials() -> ClientConfig {
+        let names = [tls::SERVER_NAME.to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        ClientConfig::new(["unused:1"], certificate.clone(), certificate, key)
+    }
+
+    /// A member as far as the handshake.
+    fn listen(credentials: &ClientConfig) -> quinn::Endpoint {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let chain = vec![CertificateDer::from_pem_slice(&credentials.certificate).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(&credentials.key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![tls::ALPN.to_vec()];
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        let member = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let accepting = member.clone();
+        tokio::spawn(async move {
+            while let Some(incoming) = accepting.accept().await {
+                tokio::spawn(async move { incoming.await.unwrap().closed().await });
+            }
+        });
+        member
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_does_not_hide_one_that_does() {
+        let credentials = credentials();
+        let member = listen(&credentials);
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addresses = vec![silent.local_addr().unwrap(), member.local_addr().unwrap()];
+        let dialler = Connector::new(credentials).unwrap().dialler();
+        let connecting = dialler.connect_any(addresses);
+        let connected = tokio::time::timeout(Duration::from_secs(1), connecting).await;
+        assert!(matches!(connected, Ok(Ok(_))), "{connected:?}");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_not_trusted_is_told_rather_than_an_address_without_answer() {
+        let member = listen(&credentials());
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addresses = vec![silent.local_addr().unwrap(), member.local_addr().unwrap()];
+        let dialler = Connector::new(credentials()).unwrap().dialler();
+        let connected = dialler.connect_any(addresses).await;
+        assert!(
+            matches!(connected, Err(AttemptError::NotTrusted { .. })),
+            "{connected:?}"
+        );
     }
 }

@@ -99,6 +99,20 @@ pub enum AttemptError {
     },
 }
 
+impl AttemptError {
+    /// Whether the same endpoint may answer later without anything else being done. A certificate
+    /// that is not accepted, and another cluster, are not got over by waiting.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unresolved { .. } | Self::NoAnswer { .. } | Self::Failed { .. } => true,
+            Self::NotTrusted { .. }
+            | Self::CertificateRefused { .. }
+            | Self::OtherCluster { .. } => false,
+        }
+    }
+}
+
 /// An attempt on an endpoint, and how it failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {

@@ -14,7 +14,7 @@ use crate::error::ConfigError;
 pub(crate) const SERVER_NAME: &str = "member.folkmoot.internal";
 
 /// The protocol's name in the handshake.
-const ALPN: &[u8] = b"folkmoot-client/1";
+pub(crate) const ALPN: &[u8] = b"folkmoot-client/1";
 
 /// Below this an idle connection would be given up for a pause of a busy machine.
 const IDLE_MIN: Duration = Duration::from_millis(1500);
