@@ -54,7 +54,7 @@ struct Process {
 /// Runs the benchmark.
 pub(crate) fn run(options: &BenchOptions) -> Result<ExitCode> {
     let guests = guests::build_guests()?;
-    let folkmoot = cargo::build_programs()?.join("folkmoot");
+    let folkmoot = cargo::build_programs_optimised()?.join("folkmoot");
     let base = options.folder.clone().unwrap_or_else(cargo::target_dir);
     let folder = tempfile::Builder::new()
         .prefix("folkmoot-bench-")

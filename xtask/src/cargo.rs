@@ -22,9 +22,14 @@ pub(crate) fn target_dir() -> PathBuf {
 
 /// Runs cargo at the root and passes its output through.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    run_with(arguments, &[])
+}
+
+fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let status = Command::new(cargo)
         .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(root())
         .status()
         .with_context(|| format!("cargo {} did not start", arguments.join(" ")))?;
@@ -38,6 +43,19 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// unifies features over what is built together: one by one, dependencies would be built anew.
 pub(crate) fn build_programs() -> Result<PathBuf> {
     run(&["build", "--workspace", "--bins"])?;
+    Ok(target_dir().join("debug"))
+}
+
+/// Builds the project's programs as a release has them, and answers the folder that has them. It is
+/// the profile of every day with the project's own crates optimised too, so that dependencies, which
+/// are optimised in both, are not built twice.
+pub(crate) fn build_programs_optimised() -> Result<PathBuf> {
+    let optimised = [
+        ("CARGO_PROFILE_DEV_OPT_LEVEL", "3"),
+        ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"),
+        ("CARGO_INCREMENTAL", "0"),
+    ];
+    run_with(&["build", "--workspace", "--bins"], &optimised)?;
     Ok(target_dir().join("debug"))
 }
 
