@@ -96,6 +96,12 @@ mutations! {
     SkipCompacted = "R30",
     /// Watches resume over what a snapshot or a restart left out of the history.
     WatchesOverSnapshot = "R30",
+    /// A component that its examination has refused is installed.
+    InstallRefused = "R31",
+    /// A mount is called before its component is compiled here.
+    CallLoading = "R31",
+    /// A session may own more than fits the entry that closes it.
+    EphemeralsUncapped = "R32",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

@@ -182,6 +182,10 @@ impl PluginRuntime for NativeRuntime {
         let Some(known) = Known::of(key.digest) else {
             return (view, Err(fault(FaultKind::Contract, "no such component")));
         };
+        assert!(
+            self.is_ready(key.digest),
+            "{known:?} is called and not compiled here (rule R31)"
+        );
         if self.dice.chance(self.drops_per_mille) && self.warm.remove(&key).is_some() {
             self.dropped += 1;
         }

@@ -3,6 +3,7 @@
 use folkmoot_core::state::View as _;
 use folkmoot_proto::RequestId;
 use folkmoot_proto::client::{Operation, ServerFrame};
+use folkmoot_proto::limits::Limits;
 use folkmoot_proto::peer::ExecutionMessage;
 
 use super::leader::{Leader, create, request};
@@ -73,5 +74,30 @@ pub(super) fn a_heartbeat_waits_for_a_quorum() -> Result<(), String> {
     match leader.acknowledged.as_slice() {
         [1] => Ok(()),
         other => Err(format!("the acknowledged heartbeats are {other:?}")),
+    }
+}
+
+/// What a session owns is capped so that its end fits one entry, however much it tries to own: one
+/// whose end did not fit would live for ever (rule R32).
+pub(super) fn a_sessions_end_fits_one_entry() -> Result<(), String> {
+    let mut leader = Leader::with_limits(Limits {
+        txn_bytes_max: 32 * 1024,
+        value_bytes_max: 4 * 1024,
+        ..Limits::default()
+    })?;
+    let mut client = leader.open(1)?;
+    let name = "n".repeat(200);
+    let mut refused = false;
+    for number in 0..400 {
+        let node = create(&format!("/{name}{number}"), true);
+        refused |= leader.call(&mut client, node)?.is_err();
+    }
+    let reply = leader.call(&mut client, Operation::CloseSession)?;
+    if leader.execution.state().session(client.session).is_some() {
+        return Err(format!("its end is answered {reply:?}, and it is there"));
+    }
+    match refused {
+        true => Ok(()),
+        false => Err("it owns as much as it likes, and its end fits all the same".to_owned()),
     }
 }
