@@ -6,6 +6,7 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+use folkmoot_core::mutation::Mutation;
 use folkmoot_sim::{Event, Layers, Options, Seen, run_seed, run_seeds};
 
 const WORLD: Options = Options {
@@ -142,6 +143,27 @@ fn scenarios_hold() {
     for scenario in folkmoot_sim::scenarios::ALL {
         assert_eq!((scenario.run)(), Ok(()), "{}", scenario.name);
     }
+}
+
+/// Each rule of the kernel has a part that can be taken out, and the page that says what notices it
+/// has a row for each: `cargo xtask mutants` looks for them and writes it.
+#[test]
+fn every_rule_has_a_mutation_that_was_found() {
+    let page = include_str!("../../../docs/mutants.md");
+    for number in 1..=32 {
+        let rule = format!("R{number}");
+        let of_rule = Mutation::ALL.iter().filter(|it| it.rule() == rule);
+        assert!(of_rule.count() > 0, "no mutation takes {rule} out");
+    }
+    for mutation in Mutation::ALL {
+        let (rule, name) = (mutation.rule(), mutation.name());
+        let is_its = |row: &&str| {
+            row.starts_with(&format!("| {rule} |")) && row.contains(&format!("(`{name}`)"))
+        };
+        assert_eq!(page.lines().filter(is_its).count(), 1, "{rule} {name}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| R")).count();
+    assert_eq!(rows, Mutation::ALL.len());
 }
 
 #[test]
