@@ -58,6 +58,8 @@ enum Job {
     Abandon,
     /// The log counts the prepared snapshot: make it current and build a machine on it.
     Install(StateMeta),
+    /// The log does not take the prepared snapshot.
+    Discard(StateMeta),
 }
 
 /// The way to the checkpoint thread; cheap to clone.
@@ -70,7 +72,7 @@ impl CheckpointQueue {
         (Self(sender), CheckpointJobs(receiver))
     }
 
-    /// Begins to take a snapshot in; one at a time.
+    /// Begins to take a snapshot in; one at a time, until it is installed or discarded.
     pub(crate) async fn begin_snapshot(
         &self,
         meta: StateMeta,
@@ -86,6 +88,11 @@ impl CheckpointQueue {
     pub(crate) fn install(&self, meta: StateMeta) {
         // A thread that is gone has said why.
         let _ = self.0.send(Job::Install(meta));
+    }
+
+    /// The log does not take the prepared snapshot.
+    pub(crate) fn discard(&self, meta: StateMeta) {
+        let _ = self.0.send(Job::Discard(meta));
     }
 
     async fn ask(&self, job: impl FnOnce(Done<()>) -> Job) -> Result<(), SnapshotRefused> {
@@ -257,7 +264,9 @@ impl CheckpointThread {
 
     fn job(&mut self, job: Job, snapshot: Snapshot) -> Result<Snapshot, RunError> {
         Ok(match (job, snapshot) {
-            (Job::Begin(meta, done), Snapshot::None | Snapshot::Prepared(..)) => {
+            // A prepared one stays until consensus has decided on it: its record may be on the way
+            // to the disk, and a log that continues a snapshot which is gone never starts again.
+            (Job::Begin(meta, done), Snapshot::None) => {
                 match Taking::begin(&mut *self.store, meta) {
                     Ok(taking) => answer(done, Ok(()), Snapshot::Taking(taking)),
                     Err(refused) => answer(done, Err(refused), Snapshot::None),
@@ -270,9 +279,11 @@ impl CheckpointThread {
                 }
             }
             (Job::Finish(done), Snapshot::Taking(taking)) => match taking.finish() {
-                Ok((meta, state)) => {
-                    answer(done, Ok(()), Snapshot::Prepared(meta, Box::new(state)))
-                }
+                // If nobody waits for it any more, consensus will not hear of it either.
+                Ok((meta, state)) => match done.send(Ok(())) {
+                    Ok(()) => Snapshot::Prepared(meta, Box::new(state)),
+                    Err(_) => self.discard_prepared()?,
+                },
                 Err(refused) => answer(done, Err(refused), Snapshot::None),
             },
             (Job::Begin(_, done) | Job::Write(_, done) | Job::Finish(done), snapshot) => {
@@ -286,11 +297,19 @@ impl CheckpointThread {
                 (self.replace)(Box::new((self.machine)(*state)));
                 Snapshot::None
             }
-            (Job::Install(meta), _) => panic!(
-                "the log counts a snapshot at entry {} that is not prepared",
+            (Job::Discard(meta), Snapshot::Prepared(prepared, _)) if prepared == meta => {
+                self.discard_prepared()?
+            }
+            (Job::Install(meta) | Job::Discard(meta), _) => panic!(
+                "consensus decides on a snapshot at entry {} that is not prepared",
                 meta.index
             ),
         })
+    }
+
+    fn discard_prepared(&mut self) -> Result<Snapshot, RunError> {
+        self.store.discard_prepared().map_err(disk)?;
+        Ok(Snapshot::None)
     }
 }
 
@@ -311,5 +330,153 @@ fn answer(done: Done<()>, result: Result<(), SnapshotRefused>, next: Snapshot) -
 fn disk(error: CheckpointError) -> RunError {
     RunError::Disk {
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use folkmoot_core::execution::ExecutionConfig;
+    use folkmoot_core::state::Span;
+    use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
+    use folkmoot_proto::limits::{CHUNK_BYTES_MAX, Limits};
+    use folkmoot_proto::{ClusterId, MemberId, WallTime};
+    use folkmoot_storage::FjallStore;
+
+    use super::*;
+    use crate::execution::ExecutionQueue;
+
+    fn empty_state() -> State {
+        let bootstrap = Bootstrap {
+            cluster: ClusterId([1; 16]),
+            created: WallTime(0),
+            members: vec![BootstrapMember {
+                id: MemberId(1),
+                peer_address: "localhost:1".to_owned(),
+                client_address: "localhost:2".to_owned(),
+            }],
+            limits: Limits::default(),
+        };
+        State::new(Bytes::from(bootstrap.to_bytes())).expect("a state")
+    }
+
+    fn machine(state: State) -> Execution {
+        Execution::new(
+            ExecutionConfig::new(MemberId(1), 1),
+            state,
+            1,
+            crate::clock::now(),
+        )
+    }
+
+    /// A snapshot that stands at entry `index`.
+    fn snapshot(index: u64) -> (StateMeta, Vec<RecordChange>) {
+        let mut state = empty_state();
+        let view = state.open_view(Span::Everything).expect("a view");
+        let mut meta = state.view_meta(view).expect("open").clone();
+        meta.index = LogIndex(index);
+        let mut records = Vec::new();
+        loop {
+            let read = state.read_view(view, CHUNK_BYTES_MAX).records;
+            if read.is_empty() {
+                return (meta, records);
+            }
+            records.extend(read.into_iter().map(|(key, value)| RecordChange {
+                key,
+                value: Some(value),
+            }));
+        }
+    }
+
+    /// A checkpoint thread that is driven by hand.
+    struct Driven {
+        thread: CheckpointThread,
+        snapshot: Snapshot,
+        replaced: Receiver<LogIndex>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Driven {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let (replace, replaced) = crossbeam_channel::unbounded();
+            let thread = CheckpointThread {
+                store: Box::new(FjallStore::open(folder.path()).expect("a store")),
+                jobs: CheckpointQueue::new().1,
+                policy: CheckpointPolicy::default(),
+                growth: Arc::default(),
+                state: StateAccess::new(ExecutionQueue::new().0),
+                view: Arc::new(ExecutionView::new(&machine(empty_state()))),
+                machine: Box::new(machine),
+                compact: Box::new(|_| {}),
+                replace: Box::new(move |machine| {
+                    let _ = replace.send(machine.status().applied_index);
+                }),
+                fatal: Fatal::default(),
+            };
+            Self {
+                thread,
+                snapshot: Snapshot::None,
+                replaced,
+                _folder: folder,
+            }
+        }
+
+        fn decide(&mut self, job: Job) {
+            let snapshot = std::mem::replace(&mut self.snapshot, Snapshot::None);
+            self.snapshot = self.thread.job(job, snapshot).expect("a disk that works");
+        }
+
+        fn ask(&mut self, job: impl FnOnce(Done<()>) -> Job) -> Result<(), SnapshotRefused> {
+            let (done, mut answer) = oneshot::channel();
+            self.decide(job(done));
+            answer.try_recv().expect("an answer")
+        }
+
+        /// Takes a whole snapshot in.
+        fn take(&mut self, index: u64) -> Result<(), SnapshotRefused> {
+            let (meta, records) = snapshot(index);
+            self.ask(|done| Job::Begin(meta, done))?;
+            self.ask(|done| Job::Write(records, done))?;
+            self.ask(Job::Finish)
+        }
+    }
+
+    /// Rule R25: the log may count a prepared snapshot at any moment, so another offer does not take
+    /// its place.
+    #[test]
+    fn r25_a_prepared_snapshot_stays_until_it_is_decided_on() {
+        let mut driven = Driven::new();
+        driven.take(10).expect("taken");
+        assert_eq!(driven.take(20), Err(SnapshotRefused::Busy));
+        driven.decide(Job::Install(snapshot(10).0));
+        assert_eq!(driven.replaced.try_recv(), Ok(LogIndex(10)));
+        assert_eq!(driven.thread.current(), LogIndex(10));
+    }
+
+    #[test]
+    fn a_snapshot_that_the_log_does_not_take_makes_room_for_the_next() {
+        let mut driven = Driven::new();
+        driven.take(10).expect("taken");
+        driven.decide(Job::Discard(snapshot(10).0));
+        assert_eq!(driven.thread.store.prepared(), Ok(None));
+        driven.take(20).expect("taken");
+        driven.decide(Job::Install(snapshot(20).0));
+        assert_eq!(driven.thread.current(), LogIndex(20));
+    }
+
+    /// Consensus hears of a snapshot from the one who took it in: without them it is never decided
+    /// on.
+    #[test]
+    fn a_snapshot_whose_taker_is_gone_makes_room_for_the_next() {
+        let mut driven = Driven::new();
+        let (meta, records) = snapshot(10);
+        driven.ask(|done| Job::Begin(meta, done)).expect("begun");
+        driven.ask(|done| Job::Write(records, done)).expect("taken");
+        let (done, taker) = oneshot::channel();
+        drop(taker);
+        driven.decide(Job::Finish(done));
+        assert_eq!(driven.thread.store.prepared(), Ok(None));
+        driven.take(20).expect("taken");
     }
 }

@@ -1,6 +1,5 @@
 //! The threads of a member, and what connects them.
 
-use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -310,7 +309,7 @@ fn build_network(
             state: parts.state,
             checkpoints: parts.checkpoints,
             events: events_in,
-            sending: BTreeSet::new(),
+            sending: None,
         },
         queue: parts.queue,
         view: parts.view,

@@ -195,8 +195,10 @@ impl Progress {
         match self.flow {
             Flow::Probe { sent_at } => match sent_at {
                 Some(at) if now.millis_since(at) < resend_ms => Resend::No,
+                // A snapshot counts there before its record is durable and it is acknowledged: what
+                // the peer says of its log must not be asked for, nor sent, again.
                 _ => {
-                    self.probe_from(self.next_index);
+                    self.probe_from(self.next_index.max(verified.next()));
                     Resend::Entries
                 }
             },

@@ -339,6 +339,35 @@ fn a_lost_acknowledgement_of_compacted_entries_ends_in_a_snapshot() {
     );
 }
 
+/// R25: a peer that got its snapshot and is slow to make its record durable says in its heartbeats'
+/// answers how far it is, and is not sent another one.
+#[test]
+fn r25_a_snapshot_is_not_sent_again_while_its_record_is_written() {
+    let mut machine = settled_leader(3, &[3]);
+    machine.log_compacted(at(1000), index(3));
+    machine.handle_message(at(1001), member(3), append_conflict(4, 2, None, 1));
+    assert_eq!(
+        drain(&mut machine),
+        [Action::SnapshotNeeded { to: member(3) }]
+    );
+    machine.snapshot_sent(at(1010), member(3));
+    let mut appends = Vec::new();
+    for round in 2..=12 {
+        let now = at(1000 + 50 * (round - 1));
+        machine.handle_timeout(now);
+        machine.handle_message(now, member(2), heartbeat_reply(4, round, 3));
+        machine.handle_message(now, member(3), heartbeat_reply(4, round, 3));
+        let actions = drain(&mut machine);
+        assert!(!actions.contains(&Action::SnapshotNeeded { to: member(3) }));
+        let to_it = sent(&actions).into_iter().filter_map(|sent| match sent {
+            (3, ConsensusMessage::Append { prev_index, .. }) => Some(prev_index.0),
+            _ => None,
+        });
+        appends.extend(to_it);
+    }
+    assert_eq!(appends, [3, 3, 3], "asked from behind the snapshot");
+}
+
 /// Entries that left memory are read back for a peer; those that left the log are a snapshot's.
 #[test]
 fn old_entries_are_read_back_or_a_snapshot_is_needed() {

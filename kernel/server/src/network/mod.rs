@@ -207,13 +207,7 @@ impl NetworkThread {
             NetworkEvent::PeerStreamLost(peer) => {
                 state.execution.push(ExecutionInput::PeerStreamLost(peer));
             }
-            NetworkEvent::Consensus(input) => {
-                if let ConsensusInput::SnapshotSent(to) | ConsensusInput::SnapshotFailed(to) = input
-                {
-                    self.snapshots.ended(to);
-                }
-                state.inbox.push(input);
-            }
+            NetworkEvent::Consensus(input) => state.inbox.push(input),
             NetworkEvent::Machine(machine) => {
                 state.awaits_machine = false;
                 state.execution.insert(0, ExecutionInput::Replace(machine));
@@ -293,6 +287,9 @@ impl NetworkThread {
                     self.snapshots.install(meta);
                 }
             }
+        }
+        for meta in state.outbox.discarded.drain(..) {
+            self.snapshots.discard(meta);
         }
         for to in state.outbox.snapshots.drain(..) {
             let term = self.consensus.status().term;

@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     pub(crate) events: Vec<FifoItem>,
     /// Peers that need a snapshot.
     pub(crate) snapshots: Vec<MemberId>,
+    /// Prepared snapshots that the log does not take.
+    pub(crate) discarded: Vec<StateMeta>,
 }
 
 /// Entries that consensus needs back.
@@ -89,8 +91,9 @@ pub(crate) fn network_turn(
             ConsensusInput::ReadBarrier(context) => consensus.read_barrier(now, context),
             ConsensusInput::SnapshotPrepared(term, meta) => {
                 let index = meta.index;
-                if !consensus.snapshot_installed(now, term, meta) {
+                if !consensus.snapshot_installed(now, term, meta.clone()) {
                     tracing::info!(%index, "a snapshot came too late: the log is as far already");
+                    outbox.discarded.push(meta);
                 }
             }
             ConsensusInput::SnapshotSent(peer) => consensus.snapshot_sent(now, peer),

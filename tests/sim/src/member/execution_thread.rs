@@ -203,7 +203,8 @@ impl Member {
         );
     }
 
-    /// A peer's snapshot has arrived as a whole. False if it was not taken.
+    /// A peer's snapshot has arrived as a whole. False if it was not taken: until consensus has
+    /// decided on one, the next is refused, as the checkpoint thread of a member does.
     pub(crate) fn receive_snapshot(&mut self, ctx: &mut Ctx, parcel: SnapshotParcel) -> bool {
         let Some(process) = &mut self.process else {
             return false;
