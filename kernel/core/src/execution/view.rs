@@ -1,5 +1,6 @@
 //! What a guest sees of a transaction.
 
+use folkmoot_proto::batch::Completion;
 use folkmoot_proto::client::Stat;
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::limits::NAME_BYTES_MAX;
@@ -82,6 +83,24 @@ impl TxnView {
     #[must_use]
     pub fn wrote(&self) -> bool {
         self.0.wrote
+    }
+
+    /// What the transaction does so far: its effects, and the waits that it completes.
+    #[must_use]
+    pub fn written(&self) -> (&[Effect], &[Completion]) {
+        self.0.draft.written()
+    }
+
+    /// Makes a call and undoes it: nothing of it is left, and the call itself can follow. A warm
+    /// instance must do what a fresh one does (rule R14), and a runtime can find out by this.
+    pub fn rehearse<R>(&mut self, call: impl FnOnce(&mut Self) -> R) -> R {
+        let mark = self.0.draft.mark();
+        let (randoms, lines, wrote) = (self.0.randoms, self.0.log.len(), self.0.wrote);
+        let result = call(self);
+        self.0.draft.roll_back(mark);
+        self.0.log.truncate(lines);
+        (self.0.randoms, self.0.wrote) = (randoms, wrote);
+        result
     }
 
     /// A node's value and stat.

@@ -61,7 +61,12 @@ impl Draft {
         self.stamp
     }
 
-    /// Effects and completions so far.
+    /// The effects and completions so far.
+    pub(in crate::execution) fn written(&self) -> (&[Effect], &[Completion]) {
+        (&self.effects, &self.completions)
+    }
+
+    /// How many effects and completions there are so far.
     pub(in crate::execution) fn len(&self) -> usize {
         self.effects.len() + self.completions.len()
     }
