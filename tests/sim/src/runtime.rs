@@ -1,6 +1,7 @@
 //! A plugin runtime that runs recipes natively: the standard plugins, and a stateful one that shows
 //! whether warm instances are dropped when they must be (rule R14). It drops instances at random,
-//! and lets calls fault at random after they have written.
+//! and lets calls fault at random after they have written. What a warm instance does is compared
+//! with what a fresh one would have done.
 
 mod ledger;
 mod view;
@@ -12,7 +13,8 @@ use folkmoot_core::plugin::{
     CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
     PluginRuntime, Rejection, TxnView,
 };
-use folkmoot_proto::effect::MountEvent;
+use folkmoot_proto::batch::Completion;
+use folkmoot_proto::effect::{Effect, MountEvent};
 use folkmoot_proto::{Digest, LogTime};
 use folkmoot_sdk::instance::Instance;
 use folkmoot_sdk::operation::Outcome;
@@ -100,6 +102,8 @@ pub(crate) struct NativeRuntime {
     pub(crate) faulted: u64,
     pub(crate) discarded: u64,
     pub(crate) resyncs: u64,
+    /// A call in which a warm instance did not do what a fresh one does (rule R14).
+    pub(crate) difference: Option<String>,
 }
 
 impl NativeRuntime {
@@ -116,6 +120,7 @@ impl NativeRuntime {
             faulted: 0,
             discarded: 0,
             resyncs: 0,
+            difference: None,
         }
     }
 
@@ -148,22 +153,17 @@ impl NativeRuntime {
         self.dice.chance(self.faults_per_mille) || fails
     }
 
-    fn run(&self, key: InstanceKey, call: GuestCall, view: &mut TxnView) -> CallResult {
-        let Some(instance) = self.warm.get(&key) else {
-            return Err(fault(FaultKind::Contract, "no instance"));
-        };
-        let context = view::context(view.context());
-        let mut host = Host { view };
-        let result = match call {
-            GuestCall::Configure => return Ok(Ok(GuestOutcome::Done)),
-            GuestCall::Invoke { operation, payload } => instance
-                .invoke(&mut host, context, &operation, &payload)
-                .map(outcome),
-            GuestCall::OnEvent { event } => instance
-                .on_event(&mut host, context, view::event(event))
-                .map(|()| GuestOutcome::Done),
-        };
-        Ok(result.map_err(rejection))
+    /// The instance of `key`, warm or made anew, and whether it is warm.
+    fn instance(
+        &mut self,
+        key: InstanceKey,
+        config: &[u8],
+        known: Known,
+    ) -> Result<(&Instance, bool), Rejection> {
+        match self.warm.entry(key) {
+            Entry::Occupied(place) => Ok((place.into_mut(), true)),
+            Entry::Vacant(place) => Ok((place.insert(configured(known, config)?), false)),
+        }
     }
 }
 
@@ -189,20 +189,24 @@ impl PluginRuntime for NativeRuntime {
         if self.dice.chance(self.drops_per_mille) && self.warm.remove(&key).is_some() {
             self.dropped += 1;
         }
-        if let Entry::Vacant(place) = self.warm.entry(key) {
-            let mut instance = known.instance();
-            if let Err(rejected) = instance.configure(config) {
-                return (view, Ok(Err(rejection(rejected))));
-            }
-            place.insert(instance);
-        }
         self.last_call_micros = self.dice.delay(10);
         let is_event = matches!(call, GuestCall::OnEvent { .. });
         let resync = GuestCall::OnEvent {
             event: MountEvent::Resync,
         };
         self.resyncs += u64::from(call == resync);
-        let mut result = self.run(key, call, &mut view);
+        let (instance, is_warm) = match self.instance(key, config, known) {
+            Ok(instance) => instance,
+            Err(rejection) => return (view, Ok(Err(rejection))),
+        };
+        let fresh = is_warm.then(|| done_by_fresh(known, config, &call, &mut view));
+        let mut result = run(instance, call, &mut view);
+        let warm = Done::of(&result, &view);
+        if let Some(fresh) = fresh.filter(|fresh| *fresh != warm) {
+            self.difference = Some(format!(
+                "a warm instance of {known:?} does {warm:?}, a fresh one {fresh:?}"
+            ));
+        }
         if self.fails(is_event) {
             self.faulted += 1;
             result = Err(fault(FaultKind::Trap, "simulated"));
@@ -231,6 +235,57 @@ impl PluginRuntime for NativeRuntime {
             Discard::Mount(mount) => self.warm.retain(|key, _| key.mount != mount),
         }
     }
+}
+
+/// What a call does: its result, and the transaction after it.
+#[derive(Debug, PartialEq, Eq)]
+struct Done {
+    result: CallResult,
+    effects: Vec<Effect>,
+    completions: Vec<Completion>,
+}
+
+impl Done {
+    fn of(result: &CallResult, view: &TxnView) -> Self {
+        let (effects, completions) = view.written();
+        Self {
+            result: result.clone(),
+            effects: effects.to_vec(),
+            completions: completions.to_vec(),
+        }
+    }
+}
+
+/// What an instance that remembers nothing would do in this call.
+fn done_by_fresh(known: Known, config: &[u8], call: &GuestCall, view: &mut TxnView) -> Done {
+    view.rehearse(|view| {
+        let result = match configured(known, config) {
+            Ok(instance) => run(&instance, call.clone(), view),
+            Err(rejection) => Ok(Err(rejection)),
+        };
+        Done::of(&result, view)
+    })
+}
+
+fn configured(known: Known, config: &[u8]) -> Result<Instance, Rejection> {
+    let mut instance = known.instance();
+    instance.configure(config).map_err(rejection)?;
+    Ok(instance)
+}
+
+fn run(instance: &Instance, call: GuestCall, view: &mut TxnView) -> CallResult {
+    let context = view::context(view.context());
+    let mut host = Host { view };
+    let result = match call {
+        GuestCall::Configure => return Ok(Ok(GuestOutcome::Done)),
+        GuestCall::Invoke { operation, payload } => instance
+            .invoke(&mut host, context, &operation, &payload)
+            .map(outcome),
+        GuestCall::OnEvent { event } => instance
+            .on_event(&mut host, context, view::event(event))
+            .map(|()| GuestOutcome::Done),
+    };
+    Ok(result.map_err(rejection))
 }
 
 /// The runtime's own part of rule R14, taken out.

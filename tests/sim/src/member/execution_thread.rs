@@ -145,6 +145,9 @@ impl Member {
         ctx.checks.applied(self.id, applied)?;
         if let Some(real) = engine.real() {
             real.count(&mut ctx.seen);
+            if let Some(difference) = real.runtime.difference.take() {
+                return Err(Violation::new("warm_as_fresh", difference));
+            }
         }
         let due = process.checkpointed.0 + self.personality.checkpoint_every;
         if applied.index.0 >= due && process.checkpoint.is_none() && !process.installing {
