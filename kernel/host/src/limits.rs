@@ -16,8 +16,8 @@ pub struct CallLimits {
     /// Units of fuel, about one for each Wasm instruction: reproducible, but no measure of time.
     /// A fresh instance has as much again to be made and configured.
     pub fuel: u64,
-    /// Milliseconds, counted in ticks of one; for everything that a call does, the making of a fresh
-    /// instance included.
+    /// Milliseconds that the thread works, looked at in ticks of one; for everything that a call does,
+    /// the making of a fresh instance included. Waiting for a core does not count.
     pub millis: u64,
     /// Host calls.
     pub host_calls: u32,

@@ -10,7 +10,7 @@ use folkmoot_core::plugin::{
 };
 use folkmoot_proto::effect::{MountEvent, WaitEndCause};
 use folkmoot_proto::{Digest, LogTime};
-use wasmtime::Store;
+use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime::component::{Component, Linker};
 
 use crate::components::Components;
@@ -278,6 +278,10 @@ impl<V: CallView> Guests<V> {
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         // Before instantiation too: a component's start function is a guest like any other.
         store.set_epoch_deadline(self.limits.millis);
+        store.epoch_deadline_callback(|store| match store.data().millis_left() {
+            Some(left) => Ok(UpdateDeadline::Continue(left)),
+            None => Err(Trap::Interrupt.into()),
+        });
         set_fuel(&mut store, &self.limits);
         match linked.instantiate(&mut store) {
             Ok(recipe) => Ok(Instance { store, recipe }),
@@ -351,6 +355,7 @@ impl<V: CallView> Instance<V> {
     }
 
     fn set_deadline(&mut self, limits: &CallLimits) {
+        self.store.data_mut().begin_time();
         self.store.set_epoch_deadline(limits.millis);
     }
 }

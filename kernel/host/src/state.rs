@@ -1,6 +1,7 @@
 //! What the store of an instance holds: the view of the call that runs, and what it has used.
 
 use core::fmt;
+use std::time::Duration;
 
 use folkmoot_core::plugin::FaultKind;
 use wasmtime::ResourceLimiter;
@@ -17,6 +18,8 @@ pub(crate) struct CallState<V> {
     written_bytes: usize,
     /// The last line that the call has logged: after a panic, its text.
     last_line: Option<String>,
+    /// What this thread had worked in all when the call began.
+    worked_before: Duration,
     pub(crate) memory: MemoryLimit,
 }
 
@@ -63,6 +66,7 @@ impl<V: CallView> CallState<V> {
             host_calls: 0,
             written_bytes: 0,
             last_line: None,
+            worked_before: thread_time(),
             memory: MemoryLimit {
                 bytes: 0,
                 bytes_max: limits.memory_bytes,
@@ -78,6 +82,20 @@ impl<V: CallView> CallState<V> {
         self.written_bytes = 0;
         self.last_line = None;
         self.memory.denied = false;
+    }
+
+    /// The time of a call begins.
+    pub(crate) fn begin_time(&mut self) {
+        self.worked_before = thread_time();
+    }
+
+    /// Milliseconds that the call has left. What counts is the time that its thread has worked: on a
+    /// machine that is short of cores, a call that waits for one has done nothing wrong.
+    pub(crate) fn millis_left(&self) -> Option<u64> {
+        let worked = thread_time().saturating_sub(self.worked_before);
+        let left = Duration::from_millis(self.limits.millis).checked_sub(worked)?;
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        (left > 0).then_some(left)
     }
 
     /// Ends a call, and gives the view back.
@@ -169,4 +187,10 @@ impl ResourceLimiter for MemoryLimit {
         // The pool has a limit for each table.
         Ok(true)
     }
+}
+
+/// What the calling thread has worked since it began.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
