@@ -14,7 +14,7 @@ use crate::connect::interrupt;
 use crate::failure::Failure;
 use crate::init::{self, MemberSpec, Plan};
 use crate::output::note;
-use crate::plugin::stem;
+use crate::plugin::{self, stem};
 use crate::server;
 
 /// Where the standard plugins are mounted.
@@ -145,8 +145,7 @@ async fn install_all(session: &Session, plugins: &Path) -> Result<(), Failure> {
     let mounts = session.mounts().await?;
     for file in files {
         let name = stem(&file);
-        let component = fs::read(&file).map_err(|error| Failure::file(&file, &error))?;
-        let digest = session.install(&component, &name).await?;
+        let digest = session.install(&plugin::read(&file)?, &name).await?;
         let Some((_, path)) = STANDARD_MOUNTS.iter().find(|(plugin, _)| *plugin == name) else {
             note(format!(
                 "installed {name}; mount it with `folkmoot mount add PATH {name}`"

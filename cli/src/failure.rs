@@ -1,7 +1,7 @@
 //! How the command fails: an exit code, a name for programs, and words for people.
 
 use folkmoot_client::{
-    CallError, ConnectError, InstallError, LockError, ReadError, ReadRefusal, Unanswered,
+    CallError, ConnectError, InstallError, LockError, ReadError, ReadRefusal, Unanswered, WatchEnd,
     WatchError, WriteError,
 };
 
@@ -135,6 +135,7 @@ impl From<WatchError> for Failure {
     fn from(error: WatchError) -> Self {
         let (exit, code) = match &error {
             WatchError::Compacted { .. } => (REFUSED, "compacted"),
+            WatchError::Ended(WatchEnd::BadPath { .. }) => (REFUSED, "bad-path"),
             WatchError::Ended(_) | WatchError::NotTaken { .. } => (REFUSED, "watch-ended"),
             WatchError::SessionEnded { .. } | WatchError::TaskGone => (NO_CLUSTER, "session-ended"),
         };

@@ -17,7 +17,7 @@ pub(crate) async fn plugin(
     match command {
         args::Plugin::Install { file, name } => {
             let name = name.unwrap_or_else(|| stem(&file));
-            let component = std::fs::read(&file).map_err(|error| Failure::file(&file, &error))?;
+            let component = read(&file)?;
             let digest = session.install(&component, &name).await?;
             out.print(
                 &digest.to_string(),
@@ -53,6 +53,16 @@ fn version(plugin: &PluginInfo) -> String {
         .and_then(|text| text.as_str())
         .unwrap_or("-")
         .to_owned()
+}
+
+/// A component's bytes. The cluster examines them; of an empty file it would not even hear.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let component = std::fs::read(file).map_err(|error| Failure::file(file, &error))?;
+    if component.is_empty() {
+        let text = format!("{} is empty: it is no component", file.display());
+        return Err(Failure::new(REFUSED, "component-refused", text));
+    }
+    Ok(component)
 }
 
 /// A file's name without its ending.
