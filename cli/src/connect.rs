@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use folkmoot_client::{Client, ClientConfig, ContextChoice, Session};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -20,13 +21,18 @@ pub(crate) fn config(global: &Global) -> Result<ClientConfig, Failure> {
         certificate: global.certificate.clone(),
         key: global.key.clone(),
     };
-    let timeout = Duration::from_secs_f64(global.timeout);
+    let timeout = patience(global);
     let mut config = choice
         .resolve()?
         .session_timeout(Duration::from_secs_f64(global.session_timeout))
         .request_timeout(timeout);
     config.connect_timeout = timeout;
     Ok(config)
+}
+
+/// How long a request may take.
+pub(crate) fn patience(global: &Global) -> Duration {
+    Duration::from_secs_f64(global.timeout)
 }
 
 /// Who hears SIGINT and SIGTERM while a command has a session.
@@ -63,6 +69,30 @@ pub(crate) async fn with_session<T>(
     result
 }
 
+/// Between two attempts at what is refused for now, at first and at most.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(500);
+
+/// Asks again while the answer is that the same may work soon: after a restart a plugin is loading
+/// for a moment, and that is nothing to trouble a person with.
+pub(crate) async fn patiently<T, E>(
+    patience: Duration,
+    may_work_soon: impl Fn(&E) -> bool,
+    ask: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let until = Instant::now() + patience;
+    let mut pause = AGAIN_AFTER;
+    loop {
+        match ask().await {
+            Err(error) if may_work_soon(&error) && Instant::now() + pause < until => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN_AFTER_MAX);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Returns when the process is asked to end.
 pub(crate) async fn interrupt() {
     let asked = (
@@ -76,5 +106,34 @@ pub(crate) async fn interrupt() {
     tokio::select! {
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_may_work_soon_is_asked_again_within_the_patience() {
+        let asked = Cell::new(0);
+        let soon = async || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 5 { Err("soon") } else { Ok(()) }
+        };
+        let patience = Duration::from_millis(700);
+        assert_eq!(patiently(patience, |_| true, soon).await, Ok(()));
+        assert_eq!(asked.get(), 5);
+
+        asked.set(0);
+        let never = async || {
+            asked.set(asked.get() + 1);
+            Err::<(), _>("never")
+        };
+        assert_eq!(patiently(patience, |_| false, never).await, Err("never"));
+        assert_eq!(asked.get(), 1);
+        assert_eq!(patiently(patience, |_| true, never).await, Err("never"));
+        assert!(asked.get() > 3);
     }
 }

@@ -5,14 +5,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use folkmoot_client::{LockGuard, Session, Standing};
+use folkmoot_client::{LockError, LockGuard, Session, Standing};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::args;
-use crate::connect::interrupt;
+use crate::connect::{interrupt, patiently};
 use crate::failure::{CONFIGURATION, Failure, LOCK_LOST, REFUSED};
 use crate::output::note;
 
@@ -20,7 +20,11 @@ use crate::output::note;
 const PASSED_ON: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 /// Runs the command, and gives its exit code.
-pub(crate) async fn run(session: &Session, arguments: args::Lock) -> Result<u8, Failure> {
+pub(crate) async fn run(
+    session: &Session,
+    arguments: args::Lock,
+    patience: Duration,
+) -> Result<u8, Failure> {
     let Some((mount, name)) = arguments
         .lock
         .rsplit_once('/')
@@ -30,14 +34,12 @@ pub(crate) async fn run(session: &Session, arguments: args::Lock) -> Result<u8, 
         return Err(Failure::configuration(text));
     };
     let lock = folkmoot_client::Lock::new(session, mount, name);
-    let acquire = async {
-        match arguments.wait {
-            None => lock.acquire().await.map(Some),
-            Some(wait) => lock.acquire_within(Duration::from_secs_f64(wait)).await,
-        }
+    let acquire = async || match arguments.wait {
+        None => lock.acquire().await.map(Some),
+        Some(wait) => lock.acquire_within(Duration::from_secs_f64(wait)).await,
     };
     let guard = tokio::select! {
-        guard = acquire => guard?,
+        guard = patiently(patience, LockError::is_retryable, acquire) => guard?,
         () = interrupt() => return Err(Failure::interrupted()),
     };
     let Some(guard) = guard else {

@@ -17,6 +17,7 @@ mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use serde_json::json;
@@ -69,11 +70,13 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
-            let body = async |session: &_| lock::run(session, arguments).await;
+            let patience = connect::patience(&global);
+            let body = async |session: &_| lock::run(session, arguments, patience).await;
             return with_session(&global, Interrupts::AreTheBodys, body).await;
         }
         command => {
-            let body = async |session: &_| operate(session, command, out).await;
+            let patience = connect::patience(&global);
+            let body = async |session: &_| operate(session, command, patience, out).await;
             with_session(&global, Interrupts::End, body).await?;
         }
     }
@@ -84,6 +87,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
 async fn operate(
     session: &folkmoot_client::Session,
     command: Command,
+    patience: Duration,
     out: Output,
 ) -> Result<(), Failure> {
     match command {
@@ -108,7 +112,10 @@ async fn operate(
             operation,
             payload,
             guards,
-        } => node::call(session, &mount, &operation, payload, &guards.guards, out).await,
+        } => {
+            let call = (mount.as_str(), operation.as_str());
+            node::call(session, call, payload, &guards.guards, patience, out).await
+        }
         Command::Plugin(command) => plugin::plugin(session, command, out).await,
         Command::Mount(command) => plugin::mount(session, command, out).await,
         Command::Init(_)

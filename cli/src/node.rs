@@ -1,11 +1,13 @@
 //! `get`, `set`, `create`, `delete`, `ls`, `stat`, `call`: one operation, one result.
 
 use std::io::Read;
+use std::time::Duration;
 
-use folkmoot_client::{Guard, NodeKind, Refusal, Session, WriteError};
+use folkmoot_client::{CallError, Guard, NodeKind, Refusal, Session, WriteError};
 use serde_json::{Value, json};
 
 use crate::args;
+use crate::connect::patiently;
 use crate::failure::Failure;
 use crate::output::{self, Output};
 
@@ -142,16 +144,16 @@ pub(crate) async fn stat(
 
 pub(crate) async fn call(
     session: &Session,
-    mount: &str,
-    operation: &str,
+    (mount, operation): (&str, &str),
     payload: String,
     guards: &[Guard],
+    patience: Duration,
     out: Output,
 ) -> Result<(), Failure> {
     let payload = text_or_stdin(payload)?;
-    let reply = writer(session, guards)
-        .call(mount, operation, payload)
-        .await?;
+    let writer = writer(session, guards);
+    let call = async || writer.call(mount, operation, payload.clone()).await;
+    let reply = patiently(patience, CallError::is_retryable, call).await?;
     match out.format {
         args::Format::Text => {
             out.bytes(&reply)?;
