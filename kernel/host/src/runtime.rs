@@ -10,8 +10,8 @@ use folkmoot_core::plugin::{
 };
 use folkmoot_proto::effect::{MountEvent, WaitEndCause};
 use folkmoot_proto::{Digest, LogTime};
-use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime::component::{Component, Linker};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::components::Components;
 use crate::engine::Sandbox;
