@@ -152,6 +152,8 @@ pub(crate) struct SessionCore {
     /// The session is to be closed, and its end is no surprise.
     closing: bool,
     move_asked: bool,
+    /// The member waits to hear that all watches were asked for again.
+    resuming: bool,
 }
 
 impl SessionCore {
@@ -174,6 +176,7 @@ impl SessionCore {
             outputs: VecDeque::new(),
             closing: false,
             move_asked: false,
+            resuming: false,
         }
     }
 
@@ -315,7 +318,7 @@ impl SessionCore {
                     actual: session,
                 });
             }
-            Some(_) => {}
+            Some(_) => self.resuming = true,
             None => {
                 self.session = Some(session);
                 self.lease = Some(Lease::begin(self.opened_at, timeout_ms));
@@ -501,6 +504,9 @@ impl SessionCore {
                 WatchFrame::Watch(watch) => ClientFrame::Watch(watch),
                 WatchFrame::Unwatch(watch) => ClientFrame::Unwatch { watch },
             });
+        }
+        if std::mem::take(&mut self.resuming) {
+            return Some(ClientFrame::WatchesResumed);
         }
         if let Some(frame) = self.reads.poll(now, self.requests.next_to_send()) {
             return Some(match frame {

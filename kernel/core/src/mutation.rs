@@ -88,6 +88,8 @@ mutations! {
     HashKeepsRemoved = "R27",
     /// Replies overtake the events of their transaction.
     ReplyBeforeEvents = "R28",
+    /// Answers overtake the events that a resumed watch has missed.
+    AnswersOvertakeWatches = "R28",
     /// A watch that resumes from a zxid is told of that transaction again.
     ResumeInclusive = "R29",
     /// Progress is marked on watches that are not told everything up to it.

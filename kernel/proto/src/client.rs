@@ -151,6 +151,10 @@ pub enum ClientFrame {
         /// The read.
         read: ReadId,
     },
+    /// Follows `Resume`, once attached, behind a `Watch` for every watch that the client goes on
+    /// with. Until it came and those watches have caught up, answers, completions and reads are
+    /// held back, so that none overtakes an event that it reflects (rule R28).
+    WatchesResumed,
 }
 
 /// A write-class request: it takes its place in the session's order, and is answered exactly once
@@ -437,6 +441,10 @@ pub enum WatchScope {
 
 /// Begins a watch; it lasts until it is ended (persistent, as ZooKeeper's `addWatch`).
 ///
+/// While a watch without a snapshot, or one whose snapshot was sent, is told of what happened before
+/// it was asked for, nothing else of the session is sent that could overtake it (rule R28). Answers
+/// may come before and between the chunks of a snapshot.
+///
 /// The first frame of a watch without a snapshot is a [`ServerFrame::Progress`] with the zxid after
 /// which changes are told: the client knows by it that the watch is in place, and where to resume.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -707,4 +715,7 @@ pub enum WatchEnd {
     /// The session has as many watches as it may, or names one twice.
     #[error("the session has as many watches as it may, or names one twice")]
     TooMany,
+    /// The session ended before the watch had caught up.
+    #[error("the session ended before the watch had caught up")]
+    SessionEnded,
 }

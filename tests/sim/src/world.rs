@@ -45,7 +45,6 @@ impl World {
         let mut dice = Dice::new(seed, "world");
         let voters = dice.pick(&[1, 3, 3, 3, 3, 5]).copied().unwrap_or(3);
         let limits = limits(seed);
-        let begin_live = limits.watcher_bytes_max == Limits::default().watcher_bytes_max;
         let bootstrap = bootstrap_with(voters, limits);
         let ids = (1..=voters).map(MemberId);
         let whole = options.layers == Layers::Whole;
@@ -64,7 +63,7 @@ impl World {
                 dice,
                 seen: Seen::default(),
                 trace: Trace::new(options.verbose),
-                checks: Checks::new(voters as usize, whole, begin_live),
+                checks: Checks::new(voters as usize, whole),
                 history: History::new(REGISTERS),
                 believes: false,
             },

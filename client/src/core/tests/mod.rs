@@ -56,8 +56,9 @@ impl Script {
             .handle_connected(self.now, vec![member(1), member(2), member(3)]);
     }
 
-    /// The stream is lost, and another member attaches the session.
-    fn reconnect(&mut self, to: u64, last_seen: u64, last_id: u64) {
+    /// The stream is lost, and another member attaches the session. Answers the watches that are
+    /// asked for again.
+    fn reconnect(&mut self, to: u64, last_seen: u64, last_id: u64) -> Vec<ClientFrame> {
         self.core.handle_disconnected();
         assert_eq!(self.sent(), []);
         self.connect(to);
@@ -68,6 +69,20 @@ impl Script {
         };
         assert_eq!(self.sent(), [resume]);
         self.hear(attached(to, last_id, last_seen));
+        self.resumed()
+    }
+
+    /// What is sent up to the word that all watches were asked for again, which comes before
+    /// anything that has an answer (rule R28).
+    fn resumed(&mut self) -> Vec<ClientFrame> {
+        let mut sent = Vec::new();
+        loop {
+            match self.core.poll_frame(self.now) {
+                Some(ClientFrame::WatchesResumed) => return sent,
+                Some(frame @ ClientFrame::Watch(_)) => sent.push(frame),
+                other => panic!("before all watches were asked for: {other:?}"),
+            }
+        }
     }
 
     fn hear(&mut self, frame: ServerFrame) {
@@ -528,8 +543,7 @@ fn half_a_transaction_is_thrown_away_and_told_whole_later() {
     script.hear(events(9, "/a", true));
     script.hear(events(12, "/b", false));
     script.news();
-    script.reconnect(2, 9, 0);
-    let sent = script.sent();
+    let sent = script.reconnect(2, 9, 0);
     assert!(
         matches!(&sent[..], [ClientFrame::Watch(watch)] if watch.from == Some(Zxid(9))),
         "{sent:?}"
@@ -565,8 +579,7 @@ fn a_progress_mark_is_where_a_quiet_watch_resumes() {
         WatchNews::Progress(Zxid(5000)),
     ];
     assert_eq!(script.news(), expected);
-    script.reconnect(2, 5000, 0);
-    let sent = script.sent();
+    let sent = script.reconnect(2, 5000, 0);
     assert!(matches!(&sent[..], [ClientFrame::Watch(watch)] if watch.from == Some(Zxid(5000))));
 }
 
@@ -603,8 +616,8 @@ fn a_snapshot_that_was_cut_off_is_read_anew_and_a_whole_one_is_not() {
     };
     script.hear(chunk(8, "/a", false));
     script.outputs();
-    script.reconnect(2, 7, 0);
-    assert!(matches!(&script.sent()[..], [ClientFrame::Watch(watch)] if watch.with_snapshot));
+    let sent = script.reconnect(2, 7, 0);
+    assert!(matches!(&sent[..], [ClientFrame::Watch(watch)] if watch.with_snapshot));
     script.hear(chunk(20, "/b", true));
     let nodes = vec![node("/b")];
     let whole = WatchNews::Snapshot {
@@ -612,8 +625,7 @@ fn a_snapshot_that_was_cut_off_is_read_anew_and_a_whole_one_is_not() {
         nodes,
     };
     assert_eq!(script.news(), [WatchNews::Began(Zxid(20)), whole]);
-    script.reconnect(3, 20, 0);
-    let sent = script.sent();
+    let sent = script.reconnect(3, 20, 0);
     assert!(
         matches!(&sent[..], [ClientFrame::Watch(watch)]
             if !watch.with_snapshot && watch.from == Some(Zxid(20))),

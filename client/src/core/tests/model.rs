@@ -80,6 +80,7 @@ impl Model {
                 }
             }
             ClientFrame::Request(request) => self.handle_request(request),
+            ClientFrame::WatchesResumed => {}
             other => panic!("the program asked for no {other:?}"),
         }
     }

@@ -33,6 +33,7 @@ pub use action::{
     Progress, StreamId,
 };
 pub use leader::{FailureDetector, PlainTimeouts};
+use watch::HeldTooMuch;
 pub use watch::Watches;
 
 /// The execution machine of one member, sans-IO: input through `handle_*`, work through
@@ -285,6 +286,7 @@ impl Execution {
             ClientFrame::Watch(watch) => self.watch(stream, &watch),
             ClientFrame::Unwatch { watch } => self.unwatch(stream, watch),
             ClientFrame::More { read } => self.more(stream, read),
+            ClientFrame::WatchesResumed => self.watches_resumed(stream),
         }
     }
 
@@ -378,9 +380,16 @@ impl Execution {
         self.act(ExecutionAction::ToStream { stream, frame });
     }
 
+    /// Sends on a session's stream, behind the events of watches that have not caught up
+    /// (rule R28).
     fn send_to_session(&mut self, session: SessionId, frame: ServerFrame) {
-        if let Some(stream) = self.streams.serving(session) {
-            self.send(stream, frame);
+        let Some(stream) = self.streams.serving(session) else {
+            return;
+        };
+        match self.watches.hold_back(stream, frame) {
+            Ok(Some(frame)) => self.send(stream, frame),
+            Ok(None) => {}
+            Err(HeldTooMuch) => self.close_stream(stream, "its watches do not catch up"),
         }
     }
 

@@ -207,6 +207,7 @@ impl Client {
                     session, last_id, ..
                 }) = frames.server_frame().await
                 {
+                    frames.session(&ClientFrame::WatchesResumed).await;
                     return Session {
                         id: session,
                         secret: former.secret,

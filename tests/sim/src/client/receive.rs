@@ -2,7 +2,7 @@
 
 use folkmoot_core::execution::ConnectionId;
 use folkmoot_proto::client::{
-    AttachRefused, ControlReply, ReadOutcome, ReadRefusal, ServerFrame, WatchEnd,
+    AttachRefused, ClientFrame, ControlReply, ReadOutcome, ReadRefusal, ServerFrame, WatchEnd,
 };
 use folkmoot_proto::frame::to_bytes;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
@@ -176,9 +176,11 @@ impl Client {
                     ctx.seen.count(Event::WatchResumed);
                 }
                 watcher.begun = Some((session.last_asked.next(), session.last_read.next()));
-                let frame = folkmoot_proto::client::ClientFrame::Watch(watcher.frame(*watch));
+                let frame = ClientFrame::Watch(watcher.frame(*watch));
                 ctx.send_up(connection, Up::Frame(stream, frame));
+                watcher.in_place = watcher.position.is_some();
             }
+            ctx.send_up(connection, Up::Frame(stream, ClientFrame::WatchesResumed));
         }
         self.heartbeat_at = ctx.now;
         self.send_pending(ctx, place);
@@ -213,8 +215,7 @@ impl Client {
         };
         ctx.checks.replied((of, id), zxid, &reply)?;
         for (watch, watcher) in &session.watches {
-            let later = watcher.begun.is_some_and(|(request, _)| id >= request);
-            if later && (watcher.live || ctx.checks.watches_begin_live) {
+            if watcher.in_place || watcher.begun.is_some_and(|(request, _)| id >= request) {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
@@ -317,6 +318,9 @@ impl Client {
             return Ok(());
         };
         ctx.checks.completed((of, id, ticket), zxid, &reply)?;
+        for (watch, watcher) in session.watches.iter().filter(|(_, of)| of.in_place) {
+            ctx.checks.watch_complete(*watch, watcher, zxid)?;
+        }
         ctx.checks.real_time.seen(zxid);
         session.last_seen = session.last_seen.max(zxid);
         if !session.ended.insert(ticket) {
@@ -362,8 +366,7 @@ impl Client {
         }
         ctx.checks.read(&read.query, (read.floor, zxid), &result)?;
         for (watch, watcher) in &session.watches {
-            let later = watcher.begun.is_some_and(|(_, read)| id >= read);
-            if later && (watcher.live || ctx.checks.watches_begin_live) {
+            if watcher.in_place || watcher.begun.is_some_and(|(_, read)| id >= read) {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
@@ -402,6 +405,7 @@ impl Client {
                     let changes = std::mem::take(&mut watcher.half.changes);
                     ctx.checks.watch_told(watch, watcher, zxid, &changes)?;
                     watcher.position = Some(zxid);
+                    watcher.in_place = true;
                     ctx.seen.count(Event::WatchEvents);
                 }
             }
@@ -419,6 +423,7 @@ impl Client {
                     let nodes = std::mem::take(&mut watcher.half.nodes);
                     ctx.checks.watch_snapshot(watch, watcher, zxid, &nodes)?;
                     watcher.position = Some(zxid);
+                    watcher.in_place = true;
                 }
             }
             ServerFrame::Progress { watch, zxid } => {
@@ -427,7 +432,7 @@ impl Client {
                 };
                 ctx.checks.watch_complete(watch, watcher, zxid)?;
                 watcher.position = watcher.position.max(Some(zxid));
-                watcher.live = true;
+                watcher.in_place = true;
             }
             ServerFrame::WatchEnded { watch, reason } => {
                 self.watch_ended(ctx, place, watch, &reason);
@@ -465,7 +470,7 @@ impl Client {
         watcher.detach();
         watcher.begun = Some((session.last_asked.next(), session.last_read.next()));
         if let Link::Up { connection, .. } = self.link {
-            let frame = folkmoot_proto::client::ClientFrame::Watch(watcher.frame(next));
+            let frame = ClientFrame::Watch(watcher.frame(next));
             ctx.send_up(connection, Up::Frame(stream, frame));
         }
         session.watches.insert(next, watcher);

@@ -13,9 +13,9 @@ pub(crate) struct Watcher {
     /// Where it was begun in the present stream, if it was: answers to what was asked after that
     /// may not overtake its events (rule R28).
     pub(crate) begun: Option<(RequestId, ReadId)>,
-    /// Whether it has caught up in the present stream: a mark of progress says so. Before that it is
-    /// told what there is as its client takes it, and answers do not wait for it.
-    pub(crate) live: bool,
+    /// It is resumed in the present stream, or was told of something there: nothing may overtake its
+    /// events.
+    pub(crate) in_place: bool,
     /// Changes of a transaction that was not told to its end, or nodes of a snapshot likewise.
     pub(crate) half: Half,
 }
@@ -34,7 +34,7 @@ impl Watcher {
             scope,
             position,
             begun: None,
-            live: false,
+            in_place: false,
             half: Half::default(),
         }
     }
@@ -42,7 +42,7 @@ impl Watcher {
     /// The stream is gone.
     pub(crate) fn detach(&mut self) {
         self.begun = None;
-        self.live = false;
+        self.in_place = false;
         self.half = Half::default();
     }
 

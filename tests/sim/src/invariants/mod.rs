@@ -54,9 +54,6 @@ pub(crate) struct Checks {
     pub(crate) oracle: Oracle,
     /// Whether batches are real ones, which the oracle understands.
     understands: bool,
-    /// Whether all that a watch may have to be told when it begins fits its budget, so that it is
-    /// told before anything that was asked later is answered.
-    pub(crate) watches_begin_live: bool,
     /// What clients have asked.
     requests: BTreeMap<(SessionId, RequestId), Request>,
     /// Transactions that were committed and whose expiries are to be held against the clients.
@@ -66,7 +63,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(voters: usize, understands: bool, watches_begin_live: bool) -> Self {
+    pub(crate) fn new(voters: usize, understands: bool) -> Self {
         Self {
             voters,
             logs: logs::Logs::default(),
@@ -78,7 +75,6 @@ impl Checks {
             real_time: real_time::RealTime::default(),
             oracle: Oracle::default(),
             understands,
-            watches_begin_live,
             requests: BTreeMap::new(),
             expiries: Vec::new(),
             wiped: BTreeSet::new(),

@@ -271,7 +271,10 @@ impl Leader {
     pub(super) fn resume(&mut self, client: &Client) -> Result<Client, String> {
         let stream = self.ask_again(client);
         self.run()?;
-        self.attached(stream, client.secret)
+        let resumed = self.attached(stream, client.secret)?;
+        self.frame(stream, ClientFrame::WatchesResumed);
+        self.run()?;
+        Ok(resumed)
     }
 
     fn attached(&mut self, stream: StreamId, secret: SessionSecret) -> Result<Client, String> {

@@ -6,7 +6,7 @@ use folkmoot_proto::client::{AttachRefused, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{ConnEpoch, LogIndex, Now, SecretHash, SessionId, Zxid};
 
-use super::streams::{Attachment, Phase, Stream};
+use super::streams::{Attachment, Phase, Served, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction, StreamId};
 use crate::mutation::{self, Mutation};
 use crate::state::View;
@@ -193,8 +193,8 @@ impl Execution {
     }
 
     /// Serves a session on a stream from here on. Answers are given to what the client sends again
-    /// on this stream, so that they come behind the events of the watches that it resumes before
-    /// (rule R28); completions that it has not acknowledged come by themselves.
+    /// on this stream; completions that it has not acknowledged come by themselves. Both come behind
+    /// the events of the watches that a resuming client asks for first (rule R28).
     fn serve(&mut self, id: StreamId, session: SessionId, epoch: ConnEpoch) {
         let Some(open) = self.state().session(session).cloned() else {
             return;
@@ -220,7 +220,9 @@ impl Execution {
             refused: false,
             moved_at: self.last_tick,
         };
-        self.streams.serve(id, attachment);
+        if self.streams.serve(id, attachment) == Served::Resumed {
+            self.watches.resumes(id);
+        }
         let zxid = self.state().zxid();
         self.send(
             id,
@@ -240,7 +242,7 @@ impl Execution {
             reply: kept.reply.clone(),
         });
         for frame in frames.collect::<Vec<_>>() {
-            self.send(id, frame);
+            self.send_to_session(session, frame);
         }
     }
 

@@ -102,6 +102,7 @@ impl Execution {
             }
             Notice::SessionClosed { session, expired } => {
                 if let Some(stream) = self.streams.serving(session) {
+                    self.finish_watches(stream);
                     self.send(stream, ServerFrame::SessionEnded { expired });
                     self.end_stream(stream);
                 }

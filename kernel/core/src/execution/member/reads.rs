@@ -165,7 +165,7 @@ impl Execution {
             Barrier::At(index) => index <= self.state().position().index,
             Barrier::Wanted | Barrier::Asked(_) => false,
         };
-        is_answered && is_recent
+        is_answered && is_recent && !self.watches.holds_back(waiting.stream)
     }
 
     fn query(

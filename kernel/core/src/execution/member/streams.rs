@@ -77,6 +77,15 @@ pub(in crate::execution) struct Attachment {
     pub(in crate::execution) moved_at: Tick,
 }
 
+/// How a session came to be served on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::execution) enum Served {
+    /// The client opened it there, and has no watches.
+    Opened,
+    /// The client took it there, and may resume watches.
+    Resumed,
+}
+
 impl Attachment {
     /// The first request that may be without an answer on this stream.
     pub(in crate::execution) fn first_unanswered(&self) -> RequestId {
@@ -207,7 +216,7 @@ impl Streams {
     }
 
     /// From here on the stream serves its session. No other stream may serve it.
-    pub(in crate::execution) fn serve(&mut self, id: StreamId, attachment: Attachment) {
+    pub(in crate::execution) fn serve(&mut self, id: StreamId, attachment: Attachment) -> Served {
         let before = self.serving.insert(attachment.session, id);
         assert!(
             before.is_none(),
@@ -215,8 +224,15 @@ impl Streams {
             attachment.session
         );
         self.pending.remove(&id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.phase = Phase::Attached(attachment);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            panic!(
+                "{} is served on a stream that is not there",
+                attachment.session
+            );
+        };
+        match core::mem::replace(&mut stream.phase, Phase::Attached(attachment)) {
+            Phase::Resuming { .. } => Served::Resumed,
+            Phase::Opening { .. } | Phase::Attached(_) => Served::Opened,
         }
     }
 

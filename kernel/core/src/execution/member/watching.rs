@@ -13,11 +13,24 @@ impl Execution {
     /// A client begins a watch.
     pub(in crate::execution) fn watch(&mut self, stream: StreamId, watch: &Watch) {
         self.with_watches(|watches, state| watches.register(state, stream, watch));
+        self.serve_released();
     }
 
     /// A client ends a watch.
     pub(in crate::execution) fn unwatch(&mut self, stream: StreamId, watch: WatchId) {
         self.with_watches(|watches, state| watches.unwatch(state, stream, watch));
+        self.serve_released();
+    }
+
+    /// A client has asked for all watches that it resumes.
+    pub(in crate::execution) fn watches_resumed(&mut self, stream: StreamId) {
+        self.with_watches(|watches, _| watches.resumed(stream));
+        self.serve_released();
+    }
+
+    /// The session of a stream is over: what was held back from it is sent.
+    pub(in crate::execution) fn finish_watches(&mut self, stream: StreamId) {
+        self.with_watches(|watches, state| watches.finish(state, stream));
     }
 
     /// Forgets the watches of a stream.
@@ -33,7 +46,17 @@ impl Execution {
 
     /// Tells watchers that are behind more. True if there is more to tell at once.
     pub(in crate::execution) fn pump_watches(&mut self) -> bool {
-        self.with_watches(|watches, state| watches.pump(state, CHUNKS_PER_STEP))
+        let more = self.with_watches(|watches, state| watches.pump(state, CHUNKS_PER_STEP));
+        self.serve_released();
+        more
+    }
+
+    /// Reads are not held back but served later, so that what they answer is recent. Not within an
+    /// entry, whose events are told transaction by transaction.
+    fn serve_released(&mut self) {
+        if self.watches.take_released() {
+            self.serve_reads();
+        }
     }
 
     /// Tells quiet watchers how far they are.

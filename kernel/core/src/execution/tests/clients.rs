@@ -1,7 +1,7 @@
 //! Clients of a test cluster: what they send, and what they were told.
 
 use folkmoot_proto::client::{
-    ClientFrame, ControlReply, NodeKind, Operation, Request, ServerFrame,
+    ClientFrame, ControlReply, NodeKind, Operation, Request, ServerFrame, Watch,
 };
 use folkmoot_proto::reply::{Outcome, Reply};
 use folkmoot_proto::{ConnEpoch, Digest, MemberId, RequestId, SessionId, SessionSecret, Zxid};
@@ -71,8 +71,35 @@ impl Cluster {
         stream
     }
 
-    /// Resumes a session at a member. Frames before `Attached` are an error, those after it stay.
+    /// Resumes a session without watches at a member. Frames before `Attached` are an error, those
+    /// after it stay.
     pub(super) fn resume(&mut self, client: &Client, at: MemberId) -> Client {
+        self.resume_with(client, at, &[])
+    }
+
+    /// Resumes a session and watches at a member.
+    pub(super) fn resume_with(
+        &mut self,
+        client: &Client,
+        at: MemberId,
+        watches: &[Watch],
+    ) -> Client {
+        let resumed = self.attach(client, at);
+        for watch in watches {
+            self.frame(at, resumed.stream, ClientFrame::Watch(watch.clone()));
+        }
+        self.watches_resumed(&resumed);
+        resumed
+    }
+
+    /// All watches that a client resumes were asked for.
+    pub(super) fn watches_resumed(&mut self, client: &Client) {
+        self.frame(client.member, client.stream, ClientFrame::WatchesResumed);
+        self.run();
+    }
+
+    /// Resumes a session at a member, and does not say that all watches were asked for.
+    pub(super) fn attach(&mut self, client: &Client, at: MemberId) -> Client {
         let stream = self.ask_resume(client, at);
         self.run();
         let resumed = self.attached(at, stream, client.secret);

@@ -81,6 +81,10 @@ const TESTS: &[(Mutation, fn())] = &[
         Mutation::ReplyBeforeEvents,
         r28_streams::r28_events_come_before_the_reply_that_reflects_them,
     ),
+    (
+        Mutation::AnswersOvertakeWatches,
+        r28_streams::r28_a_grant_comes_behind_what_a_resumed_watch_missed,
+    ),
 ];
 
 #[test]

@@ -82,6 +82,7 @@ pub(super) fn r10_a_retry_of_what_is_under_way_is_answered_once_it_is_applied() 
         cluster.commit_one();
     }
     let moved = cluster.attached(member(3), stream, client.secret);
+    cluster.watches_resumed(&moved);
     cluster.send_as(&moved, RequestId(1), create("/a"));
     cluster.run();
     let created = Ok(Outcome::Created { sequence: None });

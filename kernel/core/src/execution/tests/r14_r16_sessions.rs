@@ -139,6 +139,7 @@ pub(super) fn r15_a_member_serves_only_what_it_has_applied() {
     cluster.member(member(3)).lags = false;
     cluster.run();
     let moved = cluster.attached(member(3), stream, client.secret);
+    cluster.watches_resumed(&moved);
     assert_eq!(moved.next, RequestId(3));
     // Both answers are given again, in order, when they are asked for.
     for (id, path) in [(1, "/a"), (2, "/b")] {

@@ -250,6 +250,8 @@ impl Schedule {
                 of.attached = true;
                 of.to_send = of.answered.next();
                 of.last_seen = zxid;
+                let (at, stream) = (of.at, of.stream.expect("an attached stream"));
+                self.cluster.frame(at, stream, ClientFrame::WatchesResumed);
                 self.send_pending(walker);
             }
             ServerFrame::Reply { id, zxid, reply } => self.replied(walker, id, zxid, reply),

@@ -8,9 +8,11 @@
 //! client takes it; then it is *live*, and told each transaction as it is applied. Frames leave by
 //! [`Watches::poll_frame`] in the order in which they must be sent. A live watcher's events of a
 //! transaction are there when [`Watches::on_txn`] returns, so a caller that takes them before it
-//! sends the transaction's reply keeps rule R28.
+//! sends the transaction's reply keeps rule R28. Until a watcher that begins in the past is live,
+//! what is sent on its stream is held back: [`Watches::hold_back`].
 
 mod history;
+mod holds;
 mod scopes;
 mod telling;
 mod watcher;
@@ -22,8 +24,10 @@ use folkmoot_proto::limits::Limits;
 use folkmoot_proto::{NodePath, WatchId, Zxid};
 
 use self::history::History;
+pub(super) use self::holds::HeldTooMuch;
+use self::holds::Holds;
 use self::scopes::Scopes;
-use self::watcher::Watcher;
+use self::watcher::{Phase, Watcher};
 use super::StreamId;
 use crate::mutation::{self, Mutation};
 use crate::state::{AppliedTxn, NodeChange, State};
@@ -48,6 +52,9 @@ pub struct Watches {
     watchers: BTreeMap<WatcherKey, Watcher>,
     scopes: Scopes,
     history: History,
+    holds: Holds,
+    /// Some stream is held back from no longer.
+    released: bool,
     /// The last transaction that watchers know of.
     applied: Zxid,
     /// Watchers that are behind and can be told more.
@@ -76,6 +83,8 @@ impl Watches {
             watchers: BTreeMap::new(),
             scopes: Scopes::default(),
             history: History::new(floor, limits.watch_history_bytes_max as usize),
+            holds: Holds::new(limits),
+            released: false,
             applied,
             behind: BTreeSet::new(),
             without_view: BTreeSet::new(),
@@ -124,6 +133,9 @@ impl Watches {
         self.next_serial += 1;
         let watcher = Watcher::new(watch, self.next_serial, self.applied);
         self.scopes.insert(&watcher.path, watcher.scope, key);
+        if watcher.phase == Phase::CatchingUp {
+            self.holds.begin(key);
+        }
         self.watchers.insert(key, watcher);
         self.behind.insert(key);
         for _ in 0..FIRST_CHUNKS {
@@ -146,6 +158,7 @@ impl Watches {
         for key in keys {
             self.remove(state, key);
         }
+        self.holds.forget(stream);
         self.queued.remove(&stream);
         self.frames.retain(|(of, _)| *of != stream);
     }
@@ -214,5 +227,66 @@ impl Watches {
         for key in keys {
             self.tell_progress(key);
         }
+    }
+}
+
+/// What a stream is sent beside its watches' frames.
+impl Watches {
+    /// A stream's client resumes a session: what it is sent is held back until the client has asked
+    /// for the watches that it resumes ([`Watches::resumed`]) and they have caught up.
+    pub(super) fn resumes(&mut self, stream: StreamId) {
+        self.holds.announce(stream);
+    }
+
+    /// A stream's client has asked for all watches that it resumes.
+    pub(super) fn resumed(&mut self, stream: StreamId) {
+        let frames = self.holds.announced(stream);
+        self.release(stream, frames);
+    }
+
+    /// Gives a frame back that may be sent now. One that would overtake events is kept, and leaves
+    /// by [`Watches::poll_frame`] behind them.
+    ///
+    /// # Errors
+    ///
+    /// More is held back than a session can be owed.
+    pub(super) fn hold_back(
+        &mut self,
+        stream: StreamId,
+        frame: ServerFrame,
+    ) -> Result<Option<ServerFrame>, HeldTooMuch> {
+        self.holds.hold(stream, frame)
+    }
+
+    /// Whether what is sent on a stream is held back.
+    pub(super) fn holds_back(&self, stream: StreamId) -> bool {
+        self.holds.has(stream)
+    }
+
+    /// Whether a stream that was held back from is so no longer, since this was asked.
+    pub(super) fn take_released(&mut self) -> bool {
+        core::mem::take(&mut self.released)
+    }
+
+    /// The session of a stream is over: watches that have not caught up end, and what was held back
+    /// leaves. If the client has not asked for its watches, they can not be ended before that, and
+    /// it stays unsaid.
+    pub(super) fn finish(&mut self, state: &mut State, stream: StreamId) {
+        for watch in self.holds.behind(stream) {
+            self.end(state, (stream, watch), WatchEnd::SessionEnded);
+        }
+        self.holds.forget(stream);
+    }
+
+    /// Nothing is held back for this watcher any more.
+    fn caught_up(&mut self, key: WatcherKey) {
+        let frames = self.holds.end(key);
+        self.release(key.0, frames);
+    }
+
+    fn release(&mut self, stream: StreamId, frames: VecDeque<ServerFrame>) {
+        self.released |= !self.holds.has(stream);
+        self.frames
+            .extend(frames.into_iter().map(|frame| (stream, frame)));
     }
 }

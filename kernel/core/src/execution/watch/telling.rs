@@ -81,6 +81,7 @@ impl Watches {
     pub(super) fn end(&mut self, state: &mut State, key: WatcherKey, reason: WatchEnd) {
         if self.remove(state, key) {
             self.end_frame(key, reason);
+            self.caught_up(key);
         }
     }
 
@@ -143,6 +144,7 @@ impl Watches {
             state.close_view(view);
             watcher.phase = Phase::CatchingUp;
             watcher.position = zxid;
+            self.holds.begin(key);
         }
         let frame = ServerFrame::WatchSnapshot {
             watch: key.1,
@@ -193,6 +195,7 @@ impl Watches {
                 self.push_progress(key, applied);
             }
         }
+        self.caught_up(key);
     }
 
     fn push_progress(&mut self, key: WatcherKey, zxid: Zxid) {
