@@ -1,10 +1,10 @@
 //! A plugin's operation that is under way.
 
 use folkmoot_proto::reply::Outcome;
-use tokio::sync::oneshot;
 
+use crate::asked::{Asked, Pending};
 use crate::driver::{Command, Key, RequestResult};
-use crate::error::{CallError, Unanswered, WriteError};
+use crate::error::{CallError, WriteError};
 use crate::session::{Session, misfit};
 
 /// A call that took its place and may wait. Dropping it cancels the wait; whether the plugin's
@@ -13,7 +13,7 @@ use crate::session::{Session, misfit};
 pub struct Call {
     session: Session,
     key: Key,
-    answer: Option<oneshot::Receiver<RequestResult>>,
+    pending: Pending,
 }
 
 /// How a cancelled call ended.
@@ -26,45 +26,40 @@ pub enum Cancelled {
 }
 
 impl Call {
-    pub(crate) fn new(
-        session: Session,
-        key: Key,
-        answer: oneshot::Receiver<RequestResult>,
-    ) -> Self {
+    pub(crate) fn new(session: Session, key: Key, pending: Pending) -> Self {
         Self {
             session,
             key,
-            answer: Some(answer),
+            pending,
         }
     }
 
-    /// Waits for the reply, as long as it takes. It may be called again if its future was dropped.
+    /// Waits for the reply. The configuration's `request_timeout` bounds the time until the cluster
+    /// has answered or has said that the call waits; the wait itself takes as long as it takes. It
+    /// may be called again if its future was dropped, or if it timed out.
     ///
     /// # Errors
     ///
-    /// The plugin's rejection, its fault, or the kernel's refusal.
+    /// The plugin's rejection, its fault, or the kernel's refusal; or there is no answer.
     pub async fn reply(&mut self) -> Result<Vec<u8>, CallError> {
-        let Some(answer) = &mut self.answer else {
-            return Err(Unanswered::TaskGone.into());
-        };
-        let result = answer.await.unwrap_or(Err(Unanswered::TaskGone.into()));
-        self.answer = None;
-        reply_of(result)
+        let bound = self.session.request_timeout();
+        reply_of(self.pending.reply(bound).await)
     }
 
     /// Ends the wait, and says how it ended.
     ///
     /// # Errors
     ///
-    /// What the call itself was answered, if that is no reply; or the session is over.
+    /// What the call itself was answered, if that is no reply; the session is over; or the cluster
+    /// did not answer within the configuration's `request_timeout`.
     pub async fn cancel(mut self) -> Result<Cancelled, CallError> {
-        let (answer, cancelled) = oneshot::channel();
+        let (asked, mut cancelled) = Asked::new(None, None);
         self.session.command(Command::Cancel {
             key: self.key,
-            answer: Some(answer),
+            asked: Some(asked),
         })?;
         // Its own answer says no more than the call's, which comes before it or with it.
-        let cancel = cancelled.await.unwrap_or(Err(Unanswered::TaskGone.into()));
+        let cancel = cancelled.reply(self.session.request_timeout()).await;
         if let Err(WriteError::Unanswered(unanswered)) = cancel {
             return Err(unanswered.into());
         }
@@ -88,13 +83,17 @@ fn reply_of(result: RequestResult) -> Result<Vec<u8>, CallError> {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(answer) = &mut self.answer
-            && answer.try_recv().is_err()
-        {
-            let _ = self.session.command(Command::Cancel {
-                key: self.key,
-                answer: None,
-            });
+        if !self.pending.is_open() {
+            return;
         }
+        let command = match self.pending.close() {
+            Some(missed) => Command::Missed(missed),
+            None => Command::Cancel {
+                key: self.key,
+                asked: None,
+            },
+        };
+        // A session that is over has nothing to cancel.
+        let _ = self.session.command(command);
     }
 }

@@ -32,7 +32,9 @@ pub struct ClientConfig {
     /// How long connecting and opening a session may take in all. 10 s unless set.
     pub connect_timeout: Duration,
     /// After this long a request without an answer is an error, whose outcome is unknown. Without
-    /// it a request waits as long as its session lives. Waiting calls are not bounded by it.
+    /// it a request waits as long as its session lives, which without a leader is without an end.
+    /// A call that waits, as for a lock that another holds, is bounded by it until the cluster has
+    /// said that the call waits; the wait itself is not.
     pub request_timeout: Option<Duration>,
     /// Whether to use members that `endpoints` does not name, as members advertise them. A
     /// benchmark that means one member turns it off.

@@ -340,7 +340,7 @@ fn secure_u64() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
     }
 
     /// A CA, a certificate and a key, in PEM: whoever trusts one trusts the other.
-    fn credentials() -> ClientConfig {
+    pub(crate) fn credentials() -> ClientConfig {
         let names = [tls::SERVER_NAME.to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());

@@ -12,6 +12,7 @@ use folkmoot_proto::{ConnEpoch, ReadId, RequestId, SessionId, WatchId, Zxid};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::asked::{Answered, Asked, FollowUp};
 use crate::clock;
 use crate::connector::Connector;
 use crate::core::{LeaseView, Output, SessionCore, WatchNews};
@@ -54,15 +55,15 @@ pub(crate) enum Command {
     Request {
         operation: Operation,
         guards: Vec<Guard>,
-        answer: oneshot::Sender<RequestResult>,
-        /// Named where it may be cancelled.
-        key: Option<Key>,
+        asked: Asked,
     },
     /// Ends a call's wait; without someone to tell, the call's answer is not wanted either.
     Cancel {
         key: Key,
-        answer: Option<oneshot::Sender<RequestResult>>,
+        asked: Option<Asked>,
     },
+    /// An answer was told to a handle that was dropped before it heard it.
+    Missed(Answered),
     Read {
         linearizable: bool,
         query: Query,
@@ -114,7 +115,9 @@ pub(crate) struct Driver {
         mpsc::UnboundedSender<Notice>,
         mpsc::UnboundedReceiver<Notice>,
     ),
-    answers: HashMap<RequestId, (oneshot::Sender<RequestResult>, Option<Key>)>,
+    asked: HashMap<RequestId, Asked>,
+    /// Requests of the task's own that are to be made at an instant.
+    later: Vec<(Instant, FollowUp)>,
     calls: HashMap<Key, RequestId>,
     reads: HashMap<ReadId, oneshot::Sender<ReadResult>>,
     watches: HashMap<WatchId, (WatchSink, Key)>,
@@ -146,7 +149,8 @@ impl Driver {
             attachment: None,
             connecting: None,
             notices: mpsc::unbounded_channel(),
-            answers: HashMap::new(),
+            asked: HashMap::new(),
+            later: Vec::new(),
             calls: HashMap::new(),
             reads: HashMap::new(),
             watches: HashMap::new(),
@@ -185,7 +189,8 @@ impl Driver {
             .core
             .poll_timeout(now)
             .map(|tick| Instant::now() + Duration::from_micros(tick.0.saturating_sub(now.0)));
-        let wake = [wake, self.abandoned].into_iter().flatten().min();
+        let later = self.later.iter().map(|(at, _)| *at).min();
+        let wake = [wake, self.abandoned, later].into_iter().flatten().min();
         let listens = self.abandoned.is_none() && self.core.backlog() < BACKLOG_MAX;
         tokio::select! {
             count = self.commands.recv_many(&mut self.inbox, COMMANDS_A_TURN), if listens => {
@@ -207,6 +212,11 @@ impl Driver {
             () = sleep_until(wake) => {}
         }
         self.core.handle_timeout(clock::now());
+        let now = Instant::now();
+        for (_, due) in self.later.extract_if(.., |(at, _)| *at <= now) {
+            let id = self.core.submit(due.operation, Vec::new());
+            self.asked.insert(id, Asked::unheard(due.unheard));
+        }
     }
 
     /// With no handle left, nothing is left to do when everything that was submitted is answered,
@@ -215,7 +225,8 @@ impl Driver {
         let Some(at_the_latest) = self.abandoned else {
             return self.opened.as_ref().is_some_and(oneshot::Sender::is_closed);
         };
-        self.core.backlog() == 0 || self.attachment.is_none() || Instant::now() >= at_the_latest
+        let nothing_left = self.core.backlog() == 0 && self.later.is_empty();
+        nothing_left || self.attachment.is_none() || Instant::now() >= at_the_latest
     }
 
     fn connect(&mut self) -> Connecting {
@@ -344,34 +355,30 @@ impl Driver {
             Command::Request {
                 operation,
                 guards,
-                answer,
-                key,
+                asked,
             } => {
                 let id = self.core.submit(operation, guards);
-                self.answers.insert(id, (answer, key));
-                if let Some(key) = key {
+                if let Some(key) = asked.key {
                     self.calls.insert(key, id);
                 }
+                self.asked.insert(id, asked);
             }
-            Command::Cancel { key, answer } => {
-                let Some(id) = self.calls.get(&key).copied() else {
-                    if let Some(answer) = answer {
-                        let _ = answer.send(Ok((Zxid::ZERO, Outcome::NothingToCancel)));
-                    }
-                    return;
-                };
-                match answer {
-                    Some(answer) => match self.core.cancel(id) {
+            Command::Cancel { key, asked } => {
+                let call = self.calls.get(&key).copied();
+                match (call, asked) {
+                    (Some(id), None) => self.core.abandon(id),
+                    (None, None) => {}
+                    (call, Some(asked)) => match call.and_then(|id| self.core.cancel(id)) {
                         Some(cancel) => {
-                            self.answers.insert(cancel, (answer, None));
+                            self.asked.insert(cancel, asked);
                         }
                         None => {
-                            let _ = answer.send(Ok((Zxid::ZERO, Outcome::NothingToCancel)));
+                            asked.answer(Ok((Zxid::ZERO, Outcome::NothingToCancel)));
                         }
                     },
-                    None => self.core.abandon(id),
                 }
             }
+            Command::Missed(answered) => self.follow(answered.follow()),
             Command::Read {
                 linearizable,
                 query,
@@ -402,6 +409,11 @@ impl Driver {
                     let zxid = answer.zxid;
                     let result = answer.reply.map(|outcome| (zxid, outcome));
                     self.answer(answer.id, result.map_err(WriteError::Refused));
+                }
+                Output::Waits(id) => {
+                    if let Some(asked) = self.asked.get_mut(&id) {
+                        asked.wait();
+                    }
                 }
                 Output::Unanswered { id, sent } => {
                     let ended = self.ended(sent);
@@ -445,11 +457,20 @@ impl Driver {
     }
 
     fn answer(&mut self, id: RequestId, result: RequestResult) {
-        if let Some((answer, key)) = self.answers.remove(&id) {
-            if let Some(key) = key {
-                self.calls.remove(&key);
-            }
-            let _ = answer.send(result);
+        let Some(asked) = self.asked.remove(&id) else {
+            return;
+        };
+        if let Some(key) = asked.key {
+            self.calls.remove(&key);
+        }
+        let follow_up = asked.answer(result);
+        self.follow(follow_up);
+    }
+
+    fn follow(&mut self, follow_up: Option<FollowUp>) {
+        if let Some(follow_up) = follow_up {
+            let at = Instant::now() + follow_up.after;
+            self.later.push((at, follow_up));
         }
     }
 
@@ -535,6 +556,7 @@ mod tests {
     use folkmoot_proto::client::{Change, ChangeKind, SnapshotNode, Stat};
 
     use super::*;
+    use crate::asked::Unheard;
 
     fn sink() -> (WatchSink, mpsc::UnboundedReceiver<WatchNews>) {
         let (news, taken) = mpsc::unbounded_channel();
@@ -576,6 +598,103 @@ mod tests {
         }
         let told: Vec<_> = std::iter::from_fn(|| taken.try_recv().ok()).collect();
         assert!(told == news, "all three are told");
+    }
+
+    /// A task whose session is attached to a member that the test plays.
+    fn driver() -> Driver {
+        let core = SessionCore::new(folkmoot_proto::SessionSecret([1; 32]), 10_000);
+        let connector = Connector::new(crate::connector::tests::credentials()).unwrap();
+        let (_, commands) = mpsc::unbounded_channel();
+        let (lease, _) = watch::channel(LeaseView {
+            standing: crate::Standing::Safe,
+            jeopardy_at: folkmoot_proto::Tick::ZERO,
+            over_at: folkmoot_proto::Tick::ZERO,
+        });
+        let (opened, _) = oneshot::channel();
+        let mut driver = Driver::new(core, Arc::new(connector), commands, lease, opened);
+        driver.core.handle_connected(clock::now(), Vec::new());
+        hear(
+            &mut driver,
+            ServerFrame::Attached {
+                session: SessionId(7),
+                epoch: ConnEpoch(1),
+                timeout_ms: 10_000,
+                last_id: RequestId::ZERO,
+                zxid: Zxid(7),
+            },
+        );
+        driver
+    }
+
+    fn hear(driver: &mut Driver, frame: ServerFrame) {
+        let member = folkmoot_proto::MemberId(1);
+        let heard = driver.core.handle_frame(clock::now(), member, frame);
+        assert_eq!(heard, Ok(()));
+        driver.carry_out();
+    }
+
+    fn sent(driver: &mut Driver) -> Vec<Operation> {
+        let operation = |frame| match frame {
+            folkmoot_proto::client::ClientFrame::Request(request) => Some(request.operation),
+            _ => None,
+        };
+        std::iter::from_fn(|| driver.core.poll_frame(clock::now()))
+            .filter_map(operation)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_follows_from_an_answer_that_nobody_heard_is_sent() {
+        let mut driver = driver();
+        let unheard: Unheard = Box::new(|result| {
+            assert_eq!(result, Ok((Zxid(9), Outcome::Invoked(Vec::new()))));
+            Some(FollowUp {
+                after: Duration::ZERO,
+                operation: Operation::Delete {
+                    path: "/grant".to_owned(),
+                    expected: None,
+                },
+                unheard: Box::new(|_| None),
+            })
+        });
+        let (asked, mut pending) = Asked::new(Some(1), Some(unheard));
+        driver.handle_command(Command::Request {
+            operation: Operation::Sync,
+            guards: Vec::new(),
+            asked,
+        });
+        assert_eq!(sent(&mut driver), [Operation::Sync]);
+        let id = RequestId(1);
+        hear(
+            &mut driver,
+            ServerFrame::Reply {
+                id,
+                zxid: Zxid(8),
+                reply: Ok(Outcome::Waiting(folkmoot_proto::Ticket(8))),
+            },
+        );
+        // It is told to wait, which no bound ends; then the future is dropped.
+        let waits = tokio::time::timeout(Duration::from_millis(20), async {
+            pending.reply(Some(Duration::from_millis(1))).await
+        });
+        assert!(waits.await.is_err(), "the bound ended the wait");
+        assert!(pending.close().is_none());
+        let (key, asked) = (1, None);
+        driver.handle_command(Command::Cancel { key, asked });
+        assert_eq!(sent(&mut driver), [Operation::CancelWait { request: id }]);
+        hear(
+            &mut driver,
+            ServerFrame::Completion {
+                ticket: folkmoot_proto::Ticket(8),
+                id,
+                zxid: Zxid(9),
+                reply: Ok(Outcome::Invoked(Vec::new())),
+            },
+        );
+        driver.turn().await;
+        assert!(
+            matches!(&sent(&mut driver)[..], [Operation::Delete { path, .. }] if path == "/grant")
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! # Ok(()) }
 //! ```
 
+mod asked;
 mod call;
 mod check;
 mod client;

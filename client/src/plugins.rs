@@ -7,6 +7,7 @@ use folkmoot_proto::limits::CHUNK_BYTES_MAX;
 use folkmoot_proto::reply::Outcome;
 use folkmoot_proto::{Digest, Zxid};
 
+use crate::asked::Pending;
 use crate::error::{InstallError, ReadError, WriteError};
 use crate::session::{Session, misfit};
 
@@ -93,20 +94,20 @@ impl Session {
             digest,
             name: name.to_owned(),
         };
-        match self.request_waiting(install).await? {
+        match self.request(install).await? {
             (_, Outcome::Installed) => Ok(digest),
             (_, other) => Err(WriteError::from(misfit(&other)).into()),
         }
     }
 
     async fn upload(&self, digest: Digest, size: u32, component: &[u8]) -> Result<(), WriteError> {
-        let mut under_way = VecDeque::new();
+        let mut under_way: VecDeque<Pending> = VecDeque::new();
         let mut offset: u32 = 0;
         for chunk in component.chunks(CHUNK_BYTES_MAX) {
             if under_way.len() >= CHUNKS_IN_FLIGHT
-                && let Some(oldest) = under_way.pop_front()
+                && let Some(mut oldest) = under_way.pop_front()
             {
-                self.answer(oldest).await?;
+                oldest.reply(self.request_timeout()).await?;
             }
             let data = chunk.to_vec();
             let operation = Operation::UploadChunk {
@@ -115,11 +116,11 @@ impl Session {
                 offset,
                 data,
             };
-            under_way.push_back(self.submit(operation, Vec::new(), None)?);
+            under_way.push_back(self.submit(operation, Vec::new())?);
             offset = offset.saturating_add(u32::try_from(chunk.len()).unwrap_or(u32::MAX));
         }
-        for rest in under_way {
-            self.answer(rest).await?;
+        for mut rest in under_way {
+            rest.reply(self.request_timeout()).await?;
         }
         Ok(())
     }
@@ -142,7 +143,7 @@ impl Session {
             digest,
             config: config.into(),
         };
-        match self.request_waiting(operation).await? {
+        match self.request(operation).await? {
             (zxid, Outcome::Mounted) => Ok(zxid),
             (_, other) => Err(misfit(&other).into()),
         }

@@ -1,7 +1,7 @@
 //! A session and its typed operations.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use folkmoot_proto::client::{Guard, NodeKind, Operation, Query, ReadOutcome, Stat};
@@ -9,12 +9,14 @@ use folkmoot_proto::reply::{Outcome, SubOutcome};
 use folkmoot_proto::{SessionId, Zxid};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::asked::{Asked, Pending, Unheard};
 use crate::call::Call;
 use crate::check;
 use crate::clock;
 use crate::core::{LeaseView, Standing};
 use crate::driver::{BACKLOG_MAX, Command, Key, Opened, ReadResult, RequestResult};
 use crate::error::{CallError, ReadError, Unanswered, WriteError};
+use crate::lock::Turns;
 use crate::multi::{Multi, MultiDone};
 use crate::standing::StandingChanges;
 
@@ -42,6 +44,7 @@ struct Shared {
     permits: Semaphore,
     lease: watch::Receiver<LeaseView>,
     next_key: AtomicU64,
+    turns: Mutex<Turns>,
 }
 
 /// A node that was read.
@@ -99,6 +102,7 @@ impl Session {
             permits: Semaphore::new(BACKLOG_MAX),
             lease,
             next_key: AtomicU64::new(1),
+            turns: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -340,9 +344,11 @@ impl Session {
         }
     }
 
-    /// Calls the plugin of a mount, and waits for its reply as long as it takes; a contended
-    /// acquire of a lock is such a call. Dropping the future cancels the wait; what the plugin did
-    /// meanwhile stands, so use [`Session::begin_call`] where that matters.
+    /// Calls the plugin of a mount, and waits for its reply. A call may wait in the cluster, as a
+    /// contended acquire of a lock does: that takes as long as it takes, and the configuration's
+    /// `request_timeout` bounds only the time until the cluster says that it waits. Dropping the
+    /// future cancels the wait; what the plugin did meanwhile stands, so use
+    /// [`Session::begin_call`] where that matters.
     ///
     /// ```no_run
     /// # async fn example(session: folkmoot_client::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -383,9 +389,7 @@ impl Session {
             operation: operation.to_owned(),
             payload: payload.into(),
         };
-        let key = self.key();
-        let answer = self.submit(operation, self.guards.to_vec(), Some(key))?;
-        Ok(Call::new(self.clone(), key, answer))
+        self.submit_call(operation, None)
     }
 
     /// Closes the session: its ephemeral nodes go in the same transaction.
@@ -409,21 +413,13 @@ impl Session {
 
     async fn request_with(&self, operation: Operation, guards: Vec<Guard>) -> RequestResult {
         let _permit = self.shared.permits.acquire().await;
-        let answer = self.submit(operation, guards, None)?;
-        self.bounded(answer).await?
+        let mut answer = self.submit(operation, guards)?;
+        answer.reply(self.request_timeout()).await
     }
 
-    /// As [`Session::request`], for a request that may wait: no time bounds it.
-    pub(crate) async fn request_waiting(&self, operation: Operation) -> RequestResult {
-        let answer = self.submit(operation, self.guards.to_vec(), None)?;
-        answer
-            .await
-            .unwrap_or(Err(WriteError::Unanswered(Unanswered::TaskGone)))
-    }
-
-    /// Waits for the answer of a request that was submitted.
-    pub(crate) async fn answer(&self, answer: oneshot::Receiver<RequestResult>) -> RequestResult {
-        self.bounded(answer).await?
+    /// How long an answer in its place may take.
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        self.shared.request_timeout
     }
 
     /// Takes a request's place in the session's order.
@@ -431,17 +427,36 @@ impl Session {
         &self,
         operation: Operation,
         guards: Vec<Guard>,
+    ) -> Result<Pending, WriteError> {
+        self.submit_as(operation, guards, None, None)
+    }
+
+    fn submit_as(
+        &self,
+        operation: Operation,
+        guards: Vec<Guard>,
         key: Option<Key>,
-    ) -> Result<oneshot::Receiver<RequestResult>, WriteError> {
+        unheard: Option<Unheard>,
+    ) -> Result<Pending, WriteError> {
         check::request(&operation, &guards)?;
-        let (answer, receiver) = oneshot::channel();
+        let (asked, pending) = Asked::new(key, unheard);
         self.command(Command::Request {
             operation,
             guards,
-            answer,
-            key,
+            asked,
         })?;
-        Ok(receiver)
+        Ok(pending)
+    }
+
+    /// A call, and what is done with its answer if nobody hears it.
+    pub(crate) fn submit_call(
+        &self,
+        operation: Operation,
+        unheard: Option<Unheard>,
+    ) -> Result<Call, CallError> {
+        let key = self.key();
+        let pending = self.submit_as(operation, self.guards.to_vec(), Some(key), unheard)?;
+        Ok(Call::new(self.clone(), key, pending))
     }
 
     async fn read(&self, query: Query) -> ReadResult {
@@ -481,6 +496,14 @@ impl Session {
                 },
                 _ => Unanswered::TaskGone,
             })
+    }
+
+    /// The turns of this session's locks among its own tasks.
+    pub(crate) fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.shared
+            .turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name for a call or a watch that no other has.

@@ -26,7 +26,7 @@ pub(crate) use lease::{Lease, LeaseView};
 pub(crate) use reads::ReadAnswer;
 use reads::{ReadFrame, Reads};
 pub(crate) use requests::Answer;
-use requests::Requests;
+use requests::{InPlace, Requests};
 pub(crate) use watches::WatchNews;
 use watches::{Consequence, WatchFrame, Watches};
 
@@ -70,6 +70,8 @@ pub(crate) enum Violation {
 pub(crate) enum Output {
     /// A request has its answer.
     Answer(Answer),
+    /// A request took its place and waits; its answer comes later.
+    Waits(RequestId),
     /// A request will have none, since the session is over.
     Unanswered { id: RequestId, sent: bool },
     /// A read has its result.
@@ -365,7 +367,10 @@ impl SessionCore {
             ServerFrame::Reply { id, zxid, reply } => {
                 self.last_seen = self.last_seen.max(zxid);
                 let answer = self.requests.handle_reply(id, zxid, reply)?;
-                self.outputs.extend(answer.map(Output::Answer));
+                self.outputs.extend(answer.map(|in_place| match in_place {
+                    InPlace::Answer(answer) => Output::Answer(answer),
+                    InPlace::Waits(id) => Output::Waits(id),
+                }));
             }
             ServerFrame::Completion {
                 ticket,

@@ -27,6 +27,15 @@ pub(crate) struct Answer {
     pub(crate) reply: Reply,
 }
 
+/// What a reply in its place says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InPlace {
+    /// The request has its answer.
+    Answer(Answer),
+    /// It waits, and is answered later.
+    Waits(RequestId),
+}
+
 #[derive(Debug)]
 struct Pending {
     operation: Operation,
@@ -139,13 +148,13 @@ impl Requests {
         Some(request)
     }
 
-    /// An answer in its place. None if it is no final one, or a repetition.
+    /// An answer in its place. None if nobody waits for it, or it is a repetition.
     pub(crate) fn handle_reply(
         &mut self,
         id: RequestId,
         zxid: Zxid,
         reply: Reply,
-    ) -> Result<Option<Answer>, Violation> {
+    ) -> Result<Option<InPlace>, Violation> {
         if id <= self.answered {
             return Ok(None);
         }
@@ -168,9 +177,9 @@ impl Requests {
             _ if pending.completed => Ok(None),
             Ok(Outcome::Waiting(ticket)) => {
                 self.waits.insert(id, ticket);
-                Ok(None)
+                Ok(Some(InPlace::Waits(id)))
             }
-            reply => Ok(Some(Answer { id, zxid, reply })),
+            reply => Ok(Some(InPlace::Answer(Answer { id, zxid, reply }))),
         }
     }
 
