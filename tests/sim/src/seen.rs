@@ -82,6 +82,8 @@ events! {
     Rewind => "rewinds",
     /// A request was not admitted.
     NotAdmitted => "requests not admitted",
+    /// A request was not admitted since too many waited at the leader.
+    Overloaded => "leaders overloaded",
     /// A request was sent a second time and answered.
     Retried => "requests retried",
     /// A request was refused, and the refusal logged.

@@ -73,6 +73,7 @@ fn whole_clusters_keep_every_promise() {
             Event::SessionClosed,
             Event::Rewind,
             Event::NotAdmitted,
+            Event::Overloaded,
             Event::Retried,
             Event::Refused,
             Event::LinearizableRead,

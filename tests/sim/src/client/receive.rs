@@ -2,7 +2,8 @@
 
 use folkmoot_core::execution::ConnectionId;
 use folkmoot_proto::client::{
-    AttachRefused, ClientFrame, ControlReply, ReadOutcome, ReadRefusal, ServerFrame, WatchEnd,
+    AttachRefused, ClientFrame, ControlReply, NotAdmitted, ReadOutcome, ReadRefusal, ServerFrame,
+    WatchEnd,
 };
 use folkmoot_proto::frame::to_bytes;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
@@ -108,8 +109,11 @@ impl Client {
                 reply,
             } => self.completed(ctx, place, (ticket, id), zxid, reply),
             ServerFrame::ReadReply { id, zxid, result } => self.read(ctx, place, id, zxid, result),
-            ServerFrame::NotAdmitted { id, .. } => {
+            ServerFrame::NotAdmitted { id, reason } => {
                 ctx.seen.count(Event::NotAdmitted);
+                if reason == NotAdmitted::Overloaded {
+                    ctx.seen.count(Event::Overloaded);
+                }
                 let patience = self.dice.delay(60_000);
                 let session = &mut self.sessions[place];
                 session.to_send = session.to_send.min(id);

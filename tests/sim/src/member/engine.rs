@@ -47,6 +47,8 @@ pub(super) struct Birth<'a> {
     pub(super) seed: u64,
     pub(super) now: Now,
     pub(super) bootstrap: &'a Bytes,
+    pub(super) queue_requests: usize,
+    pub(super) batches_in_flight: usize,
 }
 
 impl Engine {
@@ -77,6 +79,8 @@ impl Engine {
         };
         let mut config = ExecutionConfig::new(birth.member, birth.run);
         config.hash_interval = 64;
+        config.queue_requests_max = birth.queue_requests;
+        config.batches_in_flight_max = birth.batches_in_flight;
         Ok(Self::Real(Box::new(RealEngine {
             execution: Execution::new(config, state, birth.seed, birth.now),
             runtime: NativeRuntime::new(Dice::new(birth.seed, "plugins")),

@@ -211,6 +211,13 @@ struct Personality {
     cache_bytes: usize,
     /// Typical microseconds of a sync of the model log.
     sync: u64,
+    /// Inputs that consensus takes in one turn. Execution takes all there are, since it must have
+    /// heard of a session before it expires it (rule R16).
+    network_inputs: usize,
+    /// Requests that may wait at a leader's execution.
+    queue_requests: usize,
+    /// Batches that execution may have on the way through consensus.
+    batches_in_flight: usize,
 }
 
 impl Member {
@@ -226,6 +233,9 @@ impl Member {
                 .pick(&[100, 400, 3_000, 15_000])
                 .copied()
                 .unwrap_or(400),
+            network_inputs: dice.pick(&[1_000, 1_000, 1, 4]).copied().unwrap_or(1_000),
+            queue_requests: dice.pick(&[65_536, 65_536, 4]).copied().unwrap_or(65_536),
+            batches_in_flight: dice.pick(&[2, 2, 1, 5]).copied().unwrap_or(2),
         };
         Self {
             id,

@@ -33,7 +33,14 @@ impl Member {
         if process.consensus.is_none() {
             return Ok(());
         }
-        let inputs = std::mem::take(&mut process.to_network);
+        let inputs = process
+            .to_network
+            .len()
+            .min(self.personality.network_inputs);
+        let inputs: Vec<_> = process.to_network.drain(..inputs).collect();
+        if !process.to_network.is_empty() {
+            self.wake(ctx, Thread::Network);
+        }
         for input in inputs {
             self.network_input(ctx, input);
             self.consensus_actions(ctx)?;

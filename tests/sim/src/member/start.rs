@@ -253,6 +253,8 @@ impl Member {
             seed: self.dice.bits(),
             now: self.clock.now(ctx.now),
             bootstrap: &self.bootstrap,
+            queue_requests: self.personality.queue_requests,
+            batches_in_flight: self.personality.batches_in_flight,
         };
         Engine::load(&birth, &self.store)
             .map_err(|reason| Violation::new("recovery", format!("member {}: {reason}", self.id)))
