@@ -545,9 +545,7 @@ pub enum ServerFrame {
         /// Whether this is the last chunk.
         last: bool,
     },
-    /// Everything up to this zxid was told on this watch. Before a watch's first mark its nodes and
-    /// events come as its client takes them, and answers do not wait for them; from then on no answer
-    /// overtakes an event that it reflects (rule R28).
+    /// Everything up to this zxid was told on this watch.
     Progress {
         /// The watch.
         watch: WatchId,
