@@ -67,7 +67,9 @@ pub(crate) fn open(
     folder.begun()?;
     if recovered.wiped {
         tracing::warn!(
-            "this member's data was lost: it follows, and can neither vote nor count for a quorum"
+            "this member's data was lost: it follows, and can neither vote nor count for a quorum, so \
+             the cluster tolerates one failure less. If the data folder was only moved, stop this \
+             member and put it back"
         );
     }
     let bootstrap_bytes = match recovered.bootstrap.is_empty() {

@@ -268,11 +268,19 @@ fn build_network(
             source,
         })?;
     let entered = runtime.enter();
-    let mut peer_endpoint =
-        transport::endpoint(peer_socket, identity.peer_server()?, Carries::Peers)?;
+    let mut peer_endpoint = transport::endpoint(
+        peer_socket,
+        identity,
+        identity.peer_server()?,
+        Carries::Peers,
+    )?;
     peer_endpoint.set_default_client_config(transport::dialler(identity.peer_client()?)?);
-    let client_endpoint =
-        transport::endpoint(client_socket, identity.client_server()?, Carries::Clients)?;
+    let client_endpoint = transport::endpoint(
+        client_socket,
+        identity,
+        identity.client_server()?,
+        Carries::Clients,
+    )?;
     drop(entered);
 
     let (events_in, events) = mpsc::channel(EVENTS_MAX);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use folkmoot_proto::MemberId;
+use ring::hmac;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
@@ -166,6 +167,19 @@ impl Identity {
             .map_err(|error| self.key_error(&error))?;
         config.alpn_protocols = vec![PEER_ALPN.to_vec()];
         Ok(config)
+    }
+
+    /// A secret for a purpose: the same at each start, and of no use to find the private key.
+    pub(crate) fn secret(&self, purpose: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
+        let mut secret = [0; 32];
+        for (byte, of) in secret
+            .iter_mut()
+            .zip(hmac::sign(&key, purpose.as_bytes()).as_ref())
+        {
+            *byte = *of;
+        }
+        secret
     }
 
     fn server(&self, role: &str, alpn: &[u8]) -> Result<rustls::ServerConfig, CertificateError> {

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+use ring::hmac;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::tls::Identity;
 
 /// Bytes asked for each socket's buffers: a burst of a quarter of a second at 128 Mbit/s.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -34,6 +38,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const CLIENT_IDLE_MS: u32 = 10_000;
 /// A peer's connection: dialled anew much sooner, since forwarded work waits for it.
 const PEER_IDLE_MS: u32 = 3_000;
+
+/// As many as quinn gives by default.
+const CONNECTION_ID_BYTES: usize = 8;
 
 /// Sessions of one connection. A routing tier holds thousands.
 pub(crate) const SESSION_STREAMS_MAX: u32 = 16 * 1024;
@@ -72,6 +79,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 /// An endpoint on a bound socket. Must be called within the network thread's runtime.
 pub(crate) fn endpoint(
     socket: UdpSocket,
+    identity: &Identity,
     tls: rustls::ServerConfig,
     carries: Carries,
 ) -> Result<quinn::Endpoint, EndpointError> {
@@ -80,11 +88,47 @@ pub(crate) fn endpoint(
     config.transport_config(Arc::new(transport(carries)));
     config.migration(carries == Carries::Clients);
     Ok(quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
+        resetting(identity, carries),
         Some(config),
         socket,
         Arc::new(quinn::TokioRuntime),
     )?)
+}
+
+/// Whoever still talks to a process that was killed is told by the next one at once that the
+/// connection is gone (RFC 9000 §10.3), and need not wait for it to time out: the tokens that prove
+/// it are the same after a restart. Each endpoint has its own, so that none reveals those of
+/// another's connections (RFC 9000 §21.11).
+fn resetting(identity: &Identity, carries: Carries) -> quinn::EndpointConfig {
+    let purpose = match carries {
+        Carries::Clients => "folkmoot stateless reset of clients",
+        Carries::Peers => "folkmoot stateless reset of peers",
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &identity.secret(purpose));
+    let mut config = quinn::EndpointConfig::new(Arc::new(key));
+    config.cid_generator(|| Box::new(RandomIds(SystemRandom::new())));
+    config
+}
+
+/// Random names of connections. Those that quinn makes by default are recognised by the process
+/// that made them alone, and packets of others dropped without a word.
+struct RandomIds(SystemRandom);
+
+impl quinn::ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        let mut bytes = [0; CONNECTION_ID_BYTES];
+        let filled = self.0.fill(&mut bytes);
+        assert!(filled.is_ok(), "the system has no random numbers");
+        quinn::ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// How to dial another member.

@@ -227,8 +227,10 @@ async fn keep_linked(
                     reason = connection.closed() => Some(reason.into()),
                 };
                 link.set(None);
+                // A stream knows only that its connection is gone.
+                let cause = connection.close_reason().map(|cause| cause.to_string());
                 close(&connection, Close::Gone);
-                if let Some(reason) = reason {
+                if let Some(reason) = cause.or(reason.map(|reason| reason.to_string())) {
                     tracing::info!(%peer, %reason, "the connection to a peer is lost");
                 }
                 context.tell(NetworkEvent::PeerStreamLost(peer)).await;
