@@ -292,12 +292,16 @@ pub(crate) struct Watch {
     pub(crate) count: Option<u64>,
 }
 
-/// Runs COMMAND in a process group of its own while the lock is held, with FOLKMOOT_FENCING_TOKEN
-/// and FOLKMOOT_GUARD (PATH=TOKEN) in its environment.
+/// Runs COMMAND while the lock is held, with FOLKMOOT_FENCING_TOKEN and FOLKMOOT_GUARD (PATH=TOKEN)
+/// in its environment.
 ///
 /// When the session is in jeopardy, COMMAND gets SIGTERM, and SIGKILL after the grace or when the
 /// lease ends, whichever is first: it does not run on without the lock. SIGINT, SIGTERM, SIGHUP and
-/// SIGQUIT are passed on.
+/// SIGQUIT are passed on; SIGTSTP (Ctrl-Z) pauses both. If this process is killed, COMMAND is, too;
+/// what COMMAND started is not. SIGSTOP can not be noticed: writes that carry FOLKMOOT_GUARD are safe
+/// even then.
+///
+/// COMMAND has a process group of its own, unless stdin is a terminal, which it can then read.
 #[derive(Debug, Args)]
 pub(crate) struct Lock {
     /// The lock: the path of a mount of the lock plugin, a slash, and a name.

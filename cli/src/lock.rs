@@ -1,13 +1,16 @@
 //! `lock`: runs a command while a lock is held.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use folkmoot_client::{LockError, LockGuard, Session, Standing};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use folkmoot_client::{LockError, LockGuard, Session};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
+};
+use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -16,8 +19,14 @@ use crate::connect::{interrupt, patiently};
 use crate::failure::{CONFIGURATION, Failure, LOCK_LOST, REFUSED};
 use crate::output::note;
 
-/// Signals that are passed on to the command.
-const PASSED_ON: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+/// Signals that are passed on to the command; the last one after a fashion.
+const PASSED_ON: [Signal; 5] = [
+    Signal::INT,
+    Signal::TERM,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::TSTP,
+];
 
 /// Runs the command, and gives its exit code.
 pub(crate) async fn run(
@@ -47,93 +56,161 @@ pub(crate) async fn run(
         return Err(Failure::new(REFUSED, "held", text));
     };
     let mut signals = Signals::listen()?;
-    let mut child = spawn(&arguments.command, &guard)?;
-    let grace = Duration::from_secs_f64(arguments.grace);
-    let status = tokio::select! {
-        status = attend(&mut child, &mut signals) => Some(status?),
-        () = guard.jeopardy() => None,
-    };
-    let Some(status) = status else {
-        let lost = stop(&mut child, &guard, grace, session.standing()).await;
-        let _ = guard.release().await;
-        return Err(lost);
-    };
-    if let Err(error) = guard.release().await {
-        note(format!(
-            "the lock was not released, it goes with the session: {error}"
-        ));
-    }
-    Ok(exit_code(status))
-}
-
-fn spawn(command: &[OsString], guard: &LockGuard) -> Result<Child, Failure> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(Failure::configuration("no command"));
-    };
-    let of = guard.guard();
-    Command::new(program)
-        .args(arguments)
-        .env("FOLKMOOT_FENCING_TOKEN", of.token.to_string())
-        .env("FOLKMOOT_GUARD", format!("{}={}", of.path, of.token))
-        .process_group(0)
-        .spawn()
-        .map_err(|error| {
-            let exit = if error.kind() == std::io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
-            Failure::new(exit, "command", format!("{}: {error}", program.display()))
-        })
-}
-
-/// Waits for the command's end, and passes signals on meanwhile.
-async fn attend(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Failure> {
-    let group = child.id();
-    loop {
-        tokio::select! {
-            status = child.wait() => {
-                return status.map_err(|error| Failure::new(REFUSED, "command", error));
+    let mut command = Command::spawn(&arguments.command, &guard)?;
+    match command.attend(&mut signals, &guard).await? {
+        Some(status) => {
+            if let Err(error) = guard.release().await {
+                note(format!(
+                    "the lock was not released, it goes with the session: {error}"
+                ));
             }
-            Some(signal) = signals.received.recv() => send(group, signal),
+            Ok(exit_code(status))
+        }
+        None => {
+            note(format!(
+                "the lock is in jeopardy ({:?}): the command is being stopped",
+                session.standing()
+            ));
+            let grace = Duration::from_secs_f64(arguments.grace);
+            command.stop(&guard, grace).await;
+            // Nobody may be there to hear of a release, so it is not waited for.
+            drop(guard);
+            let text = "the lock was lost, and the command was stopped";
+            Err(Failure::new(LOCK_LOST, "lock-lost", text))
         }
     }
 }
 
-/// Stops the command before the lock can be another's.
-async fn stop(
-    child: &mut Child,
-    guard: &LockGuard,
-    grace: Duration,
-    standing: Standing,
-) -> Failure {
-    note(format!(
-        "the lock is in jeopardy ({standing:?}): the command is being stopped"
-    ));
-    let group = child.id();
-    send(group, Signal::TERM);
-    tokio::select! {
-        _ = child.wait() => {}
-        () = tokio::time::sleep(grace) => send(group, Signal::KILL),
-        () = guard.lost() => send(group, Signal::KILL),
-    }
-    let _ = child.wait().await;
-    // What the command left running in its group must not go on either.
-    send(group, Signal::KILL);
-    Failure::new(
-        LOCK_LOST,
-        "lock-lost",
-        "the lock was lost, and the command was stopped",
-    )
+/// The command that runs while the lock is held.
+struct Command {
+    child: Child,
+    id: Pid,
+    /// Whether it has a process group of its own. A command at a terminal shares this process's: it
+    /// could not read from the terminal otherwise, and the terminal's signals reach it by themselves.
+    own_group: bool,
 }
 
-fn send(group: Option<u32>, signal: Signal) {
-    let pid = group
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // A group that is gone needs no signal.
-        let _ = kill_process_group(pid, signal);
+impl Command {
+    fn spawn(words: &[OsString], guard: &LockGuard) -> Result<Self, Failure> {
+        let Some((program, arguments)) = words.split_first() else {
+            return Err(Failure::configuration("no command"));
+        };
+        let own_group = !std::io::stdin().is_terminal();
+        let of = guard.guard();
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(arguments)
+            .env("FOLKMOOT_FENCING_TOKEN", of.token.to_string())
+            .env("FOLKMOOT_GUARD", format!("{}={}", of.path, of.token));
+        if own_group {
+            command.process_group(0);
+        }
+        die_with_this_process(&mut command);
+        let failed = |error: std::io::Error| {
+            let exit = match error.kind() {
+                std::io::ErrorKind::NotFound => 127,
+                _ => 126,
+            };
+            Failure::new(exit, "command", format!("{}: {error}", program.display()))
+        };
+        let child = command.spawn().map_err(failed)?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(id) = id.and_then(Pid::from_raw) else {
+            return Err(Failure::new(REFUSED, "command", "it has no process id"));
+        };
+        Ok(Self {
+            child,
+            id,
+            own_group,
+        })
+    }
+
+    /// Waits for the command's end, and passes signals on meanwhile; none if the lock may be lost
+    /// before.
+    async fn attend(
+        &mut self,
+        signals: &mut Signals,
+        guard: &LockGuard,
+    ) -> Result<Option<ExitStatus>, Failure> {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => {
+                    let failed = |error| Failure::new(REFUSED, "command", error);
+                    return status.map(Some).map_err(failed);
+                }
+                () = guard.jeopardy() => return Ok(None),
+                Some(signal) = signals.received.recv() => match signal {
+                    Signal::TSTP => {
+                        self.pause_both();
+                        if !guard.is_safe() {
+                            return Ok(None);
+                        }
+                        self.send(Signal::CONT);
+                    }
+                    // A terminal has sent these to the command as well.
+                    Signal::INT | Signal::QUIT if !self.own_group => {}
+                    signal => self.tell(signal),
+                }
+            }
+        }
+    }
+
+    /// Stops the command and then this process, which renews no lease meanwhile; returns when this
+    /// process goes on.
+    fn pause_both(&self) {
+        self.send(Signal::STOP);
+        let _ = kill_process(getpid(), Signal::STOP);
+    }
+
+    /// Ends the command before the lock can be another's.
+    async fn stop(&mut self, guard: &LockGuard, grace: Duration) {
+        self.tell(Signal::TERM);
+        tokio::select! {
+            _ = self.child.wait() => {}
+            () = tokio::time::sleep(grace) => self.send(Signal::KILL),
+            () = guard.lost() => self.send(Signal::KILL),
+        }
+        let _ = self.child.wait().await;
+        if self.own_group {
+            // What the command left running in its group must not go on either.
+            self.send(Signal::KILL);
+        }
+    }
+
+    /// Sends a signal, and sees to it that a command that is paused takes it.
+    fn tell(&self, signal: Signal) {
+        self.send(signal);
+        self.send(Signal::CONT);
+    }
+
+    fn send(&self, signal: Signal) {
+        // Who is gone needs no signal.
+        let _ = match self.own_group {
+            true => kill_process_group(self.id, signal),
+            false => kill_process(self.id, signal),
+        };
+    }
+}
+
+/// A command whose `folkmoot lock` was killed must not run on: nobody renews its lock.
+fn die_with_this_process(command: &mut tokio::process::Command) {
+    let this = getpid();
+    let before_exec = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        if getppid() == Some(this) {
+            Ok(())
+        } else {
+            // It was killed before that call.
+            Err(rustix::io::Errno::SRCH.into())
+        }
+    };
+    #[allow(
+        unsafe_code,
+        reason = "what runs between fork and exec can not be checked by the compiler"
+    )]
+    // SAFETY: it makes two system calls and neither allocates nor takes a lock.
+    unsafe {
+        command.pre_exec(before_exec);
     }
 }
 

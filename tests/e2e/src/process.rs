@@ -1,7 +1,7 @@
 //! One process: what it writes, and how it ends.
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,7 @@ impl std::fmt::Display for Ran {
 pub struct Process {
     what: String,
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Arc<Pipe>,
     stderr: Arc<Pipe>,
     ended: bool,
@@ -113,13 +114,23 @@ impl Process {
     /// If it can not be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
+        Self::start_on(command, Stdio::null())
+    }
+
+    /// As [`Process::start`], and nothing is typed yet.
+    #[must_use]
+    pub fn start_waiting(command: &mut Command) -> Self {
+        Self::start_on(command, Stdio::piped())
+    }
+
+    fn start_on(command: &mut Command, stdin: Stdio) -> Self {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let what = words
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -128,11 +139,22 @@ impl Process {
         let stderr = Pipe::read(child.stderr.take().expect("it was piped"));
         Self {
             what,
+            stdin: child.stdin.take(),
             child,
             stdout,
             stderr,
             ended: false,
         }
+    }
+
+    /// Types all that there is to type.
+    ///
+    /// # Panics
+    ///
+    /// If it does not listen.
+    pub fn type_in(&mut self, text: &str) {
+        let mut stdin = self.stdin.take().expect("it was started waiting");
+        stdin.write_all(text.as_bytes()).expect("it listens");
     }
 
     /// Its number, to be found in `/proc`.

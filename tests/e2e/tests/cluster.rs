@@ -168,6 +168,30 @@ fn watched(mut watcher: Process, last: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whoever talked to a process that was killed hears of it from the next one, and need not wait
+/// until the connection times out.
+#[test]
+fn a_member_that_is_back_at_once_is_heard_at_once() {
+    let mut cluster = Cluster::start(3);
+    let cli = cluster.cli();
+    let leader = cluster.leader();
+    let (down, other) = match leader {
+        1 => (2, 3),
+        2 => (1, 3),
+        _ => (1, 2),
+    };
+    cluster.kill(down);
+    cluster.kill(leader);
+    cluster.start_member(leader);
+    cluster
+        .process(other)
+        .note("a connection that was reset", |line| {
+            line.contains("is lost") && line.contains("reset by peer")
+        });
+    cluster.leader_of(2);
+    cli.tell(&["create", "/afterwards"]);
+}
+
 /// As when the power fails.
 fn every_member_is_killed(cluster: &mut Cluster) {
     let cli = cluster.cli();
@@ -231,8 +255,75 @@ fn a_lock_is_held_for_a_command_and_no_longer() {
         .failed(1, "guard-failed", "does not hold");
     assert_eq!(cli.value("/guarded"), "1");
 
+    a_command_is_paused_and_killed_with_its_lock(&cluster);
     a_command_is_stopped_in_jeopardy(&mut cluster);
     what_an_expired_session_owned_is_gone(&cluster);
+}
+
+/// The state that `/proc` shows: `T` is stopped; none if the process is gone.
+fn state(process: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    Some(behind_name.split_whitespace().next()?.to_owned())
+}
+
+fn wait_for_state(process: u32, wanted: &[Option<&str>]) {
+    wait_until(
+        "the state of a process",
+        || wanted.contains(&state(process).as_deref()).then_some(()),
+        || {
+            format!(
+                "process {process} is in {:?}, not {wanted:?}",
+                state(process)
+            )
+        },
+    );
+}
+
+/// Whoever does not renew the lock must not leave its command running.
+fn a_command_is_paused_and_killed_with_its_lock(cluster: &Cluster) {
+    let cli = cluster.cli();
+    let work = cluster.folder().join("work");
+    let script = format!(
+        "echo $$; while :; do echo x >> {}; sleep 0.05; done",
+        work.display()
+    );
+    let begin = || {
+        let holder = lock(&cli, &["--session-timeout", "2"], &script);
+        let command: u32 = holder.line("its number", |_| true).parse().unwrap();
+        (holder, command)
+    };
+    let done = || std::fs::metadata(&work).map_or(0, |file| file.len());
+    let wait_for_work = || {
+        let before = done();
+        let more = || (done() > before).then_some(());
+        wait_until("work of the command", more, || format!("{before} bytes"));
+    };
+
+    // Ctrl-Z, and back before the session is over.
+    let (mut holder, command) = begin();
+    wait_for_work();
+    holder.signal(Signal::TSTP);
+    wait_for_state(command, &[Some("T")]);
+    wait_for_state(holder.id(), &[Some("T")]);
+    holder.signal(Signal::CONT);
+    wait_for_work();
+    // And once more, until the lock is another's.
+    holder.signal(Signal::TSTP);
+    wait_for_state(command, &[Some("T")]);
+    let before = done();
+    let _ = lock(&cli, &["--wait", "30"], SAY_TOKEN).end().succeeded();
+    holder.signal(Signal::CONT);
+    let ran = holder.end();
+    assert_eq!(ran.code, Some(75), "{ran}");
+    wait_for_state(command, &[None]);
+    assert_eq!(done(), before);
+
+    let (holder, command) = begin();
+    wait_for_work();
+    holder.kill();
+    // Its new parent may not have taken note yet.
+    wait_for_state(command, &[None, Some("Z")]);
 }
 
 /// A cluster that does not answer may give the lock away.
@@ -266,14 +357,23 @@ fn what_an_expired_session_owned_is_gone(cluster: &Cluster) {
     );
     holder.line("the lock", |line| line == "held");
     assert_eq!(cli.value("/mine"), "");
+    let mut paused = cli.start(&["create", "--ephemeral", "--session-timeout", "1", "/paused"]);
+    paused.line("the node", |line| line.contains("/paused"));
+    paused.signal(Signal::STOP);
     owner.kill();
     holder.kill();
     let _ = lock(&cli, &["--wait", "30"], SAY_TOKEN).end().succeeded();
-    wait_until(
-        "the end of an ephemeral node",
-        || (cli.run(&["stat", "--linearizable", "/mine"]).code == Some(1)).then_some(()),
-        || "it is still there".to_owned(),
-    );
+    for node in ["/mine", "/paused"] {
+        wait_until(
+            "the end of an ephemeral node",
+            || (cli.run(&["stat", "--linearizable", node]).code == Some(1)).then_some(()),
+            || format!("{node} is still there"),
+        );
+    }
+    paused.signal(Signal::CONT);
+    let ran = paused.end();
+    assert_eq!(ran.code, Some(3), "{ran}");
+    assert_eq!(ran.error()["error"], "session-ended", "{ran}");
 }
 
 #[test]
