@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::connect;
-use crate::failure::{Failure, NO_CLUSTER};
+use crate::failure::{Failure, NO_CLUSTER, NO_MEMBER_ANSWERS};
 use crate::output::{Output, note};
 
 pub(crate) async fn status(global: &Global, out: Output) -> Result<(), Failure> {
@@ -22,7 +22,7 @@ pub(crate) async fn status(global: &Global, out: Output) -> Result<(), Failure> 
         Some(format!("{}: {error}", endpoint.endpoint))
     });
     silent.for_each(note);
-    verdict(&endpoints)
+    verdict(&endpoints).map_err(|failure| connect::name_source(global, failure))
 }
 
 /// A cluster that can not serve is said so by the exit code, too.
@@ -34,7 +34,7 @@ fn verdict(endpoints: &[EndpointStatus]) -> Result<(), Failure> {
     if answered.is_empty() {
         return Err(Failure::new(
             NO_CLUSTER,
-            "no-member-answers",
+            NO_MEMBER_ANSWERS,
             "no member answers",
         ));
     }

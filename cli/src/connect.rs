@@ -2,18 +2,28 @@
 
 use std::time::Duration;
 
-use folkmoot_client::{Client, ClientConfig, ContextChoice, Session};
+use folkmoot_client::{Client, ClientConfig, ContextChoice, Session, default_context};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::args::Global;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED, NO_MEMBER_ANSWERS};
 
 /// Closing a session at the end may take as long; then it expires by itself.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How to reach the cluster, by flags, environment and context file.
 pub(crate) fn config(global: &Global) -> Result<ClientConfig, Failure> {
+    let endpoints_alone = !global.endpoints.is_empty()
+        && global.context.is_none()
+        && [&global.ca, &global.certificate, &global.key] == [&None, &None, &None];
+    if endpoints_alone && !default_context().is_some_and(|file| file.exists()) {
+        return Err(Failure::configuration(
+            "the endpoints say where the cluster is, and nothing says how to prove who you are: \
+             give --ca, --certificate and --key as well, or --context with the context.toml that \
+             `folkmoot init` made",
+        ));
+    }
     let choice = ContextChoice {
         endpoints: global.endpoints.clone(),
         context: global.context.clone(),
@@ -51,12 +61,15 @@ pub(crate) async fn with_session<T>(
     body: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let config = config(global)?;
+    if interrupts == Interrupts::End {
+        tokio::spawn(end_at_last());
+    }
     let (client, session) = tokio::select! {
         opened = async {
             let client = Client::connect(config).await?;
             let session = client.open_session().await?;
             Ok::<_, Failure>((client, session))
-        } => opened?,
+        } => opened.map_err(|failure| name_source(global, failure))?,
         () = interrupt() => return Err(Failure::interrupted()),
     };
     let result = tokio::select! {
@@ -67,6 +80,29 @@ pub(crate) async fn with_session<T>(
     let _ = tokio::time::timeout(CLOSE_WITHIN, session.close()).await;
     client.close().await;
     result
+}
+
+/// Ends a process that was asked to and does not, since nobody takes what it writes.
+async fn end_at_last() {
+    interrupt().await;
+    tokio::time::sleep(2 * CLOSE_WITHIN).await;
+    std::process::exit(INTERRUPTED.into());
+}
+
+/// Says where the addresses come from at which nobody answers, if nobody has just typed them.
+pub(crate) fn name_source(global: &Global, mut failure: Failure) -> Failure {
+    if failure.code == NO_MEMBER_ANSWERS && global.endpoints.is_empty() {
+        let (file, advice) = match (&global.context, default_context()) {
+            (Some(file), _) => (file.clone(), ""),
+            (None, Some(file)) => (
+                file,
+                ": start `folkmoot dev` again, or name another cluster with --context",
+            ),
+            (None, None) => return failure,
+        };
+        failure.message += &format!("\nThe addresses are those of {}{advice}", file.display());
+    }
+    failure
 }
 
 /// Between two attempts at what is refused for now, at first and at most.

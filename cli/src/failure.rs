@@ -15,6 +15,10 @@ pub(crate) const NO_CLUSTER: u8 = 3;
 pub(crate) const UNKNOWN: u8 = 4;
 /// `lock` lost its lock (`EX_TEMPFAIL`).
 pub(crate) const LOCK_LOST: u8 = 75;
+/// Whoever read the output is gone (SIGPIPE), as shells have it.
+pub(crate) const BROKEN_PIPE: u8 = 141;
+/// The error's name where no member answers.
+pub(crate) const NO_MEMBER_ANSWERS: &str = "no-member-answers";
 /// Interrupted, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -55,7 +59,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let (exit, code) = match &error {
             ConnectError::Config(_) => (CONFIGURATION, "configuration"),
-            ConnectError::NoMemberAnswers { .. } => (NO_CLUSTER, "no-member-answers"),
+            ConnectError::NoMemberAnswers { .. } => (NO_CLUSTER, NO_MEMBER_ANSWERS),
             ConnectError::NoLeader { .. } => (NO_CLUSTER, "no-leader"),
             ConnectError::Refused(_) => (REFUSED, "session-refused"),
         };

@@ -44,18 +44,37 @@ fn main() -> ExitCode {
     }
     log_to_stderr(&cli);
     let format = cli.global.output;
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(CONFIGURATION, "runtime", error))
-        .and_then(|runtime| runtime.block_on(run(cli)));
-    match result {
+    match beside_tasks(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             report(&failure, format);
             ExitCode::from(failure.exit)
         }
     }
+}
+
+/// Runs a command on this thread and the tasks that it starts on another, so that heartbeats go out
+/// while nobody takes what is written, or a disk does not answer. Nothing is waited for at the end.
+fn beside_tasks(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure::new(CONFIGURATION, "runtime", error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let handle = runtime.handle().clone();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let tasks = std::thread::Builder::new().name("tasks".to_owned());
+    let tasks = tasks
+        .spawn(move || {
+            // It is never sent: the end is that the sender is dropped.
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        })
+        .map_err(failed)?;
+    let result = handle.block_on(command);
+    drop(end);
+    let _ = tasks.join();
+    result
 }
 
 async fn run(cli: Cli) -> Result<u8, Failure> {
@@ -75,8 +94,8 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
             return with_session(&global, Interrupts::AreTheBodys, body).await;
         }
         command => {
-            let patience = connect::patience(&global);
-            let body = async |session: &_| operate(session, command, patience, out).await;
+            let (input, patience) = (node::input(&command)?, connect::patience(&global));
+            let body = async |session: &_| operate(session, command, input, patience, out).await;
             with_session(&global, Interrupts::End, body).await?;
         }
     }
@@ -87,6 +106,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
 async fn operate(
     session: &folkmoot_client::Session,
     command: Command,
+    input: Vec<u8>,
     patience: Duration,
     out: Output,
 ) -> Result<(), Failure> {
@@ -94,11 +114,11 @@ async fn operate(
         Command::Get { path, read } => node::get(session, &path, read, out).await,
         Command::Set {
             path,
-            value,
             expect,
             guards,
-        } => node::set(session, &path, value, expect, &guards.guards, out).await,
-        Command::Create(arguments) => node::create(session, arguments, out).await,
+            value: _,
+        } => node::set(session, &path, input, expect, &guards.guards, out).await,
+        Command::Create(arguments) => node::create(session, arguments, input, out).await,
         Command::Delete {
             path,
             expect,
@@ -110,11 +130,11 @@ async fn operate(
         Command::Call {
             mount,
             operation,
-            payload,
             guards,
+            payload: _,
         } => {
             let call = (mount.as_str(), operation.as_str());
-            node::call(session, call, payload, &guards.guards, patience, out).await
+            node::call(session, call, input, &guards.guards, patience, out).await
         }
         Command::Plugin(command) => plugin::plugin(session, command, out).await,
         Command::Mount(command) => plugin::mount(session, command, out).await,

@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::time::Duration;
 
-use folkmoot_client::{CallError, Guard, NodeKind, Refusal, Session, WriteError};
+use folkmoot_client::{CallError, Guard, NodeKind, Refusal, Session, Standing, WriteError};
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::connect::patiently;
-use crate::failure::Failure;
+use crate::failure::{Failure, NO_CLUSTER};
 use crate::output::{self, Output};
 
 pub(crate) async fn get(
@@ -37,15 +37,11 @@ pub(crate) async fn get(
 pub(crate) async fn set(
     session: &Session,
     path: &str,
-    value: args::Value,
+    data: Vec<u8>,
     expect: Option<u64>,
     guards: &[Guard],
     out: Output,
 ) -> Result<(), Failure> {
-    let data = match value.file {
-        Some(file) => std::fs::read(&file).map_err(|error| Failure::file(&file, &error))?,
-        None => text_or_stdin(value.value.unwrap_or_default())?,
-    };
     let written = writer(session, guards).set(path, data, expect).await?;
     let document = json!({ "path": path, "version": written.version, "zxid": written.zxid });
     out.print(&format!("version {}", written.version), &document)
@@ -54,13 +50,13 @@ pub(crate) async fn set(
 pub(crate) async fn create(
     session: &Session,
     create: args::Create,
+    data: Vec<u8>,
     out: Output,
 ) -> Result<(), Failure> {
     let kind = NodeKind {
         ephemeral: create.ephemeral,
         sequential: create.sequential,
     };
-    let data = text_or_stdin(create.value)?;
     if create.parents {
         create_parents(session, &create.path).await?;
     }
@@ -70,7 +66,10 @@ pub(crate) async fn create(
     out.print(&created.path, &document)?;
     if create.ephemeral {
         output::note("the node goes when this command is interrupted");
-        std::future::pending::<()>().await;
+        let ended = Standing::Ended { expired: false };
+        session.standing_changes().wait_for(ended).await;
+        let text = format!("the session ended, and {} with it", created.path);
+        return Err(Failure::new(NO_CLUSTER, "session-ended", text));
     }
     Ok(())
 }
@@ -145,12 +144,11 @@ pub(crate) async fn stat(
 pub(crate) async fn call(
     session: &Session,
     (mount, operation): (&str, &str),
-    payload: String,
+    payload: Vec<u8>,
     guards: &[Guard],
     patience: Duration,
     out: Output,
 ) -> Result<(), Failure> {
-    let payload = text_or_stdin(payload)?;
     let writer = writer(session, guards);
     let call = async || writer.call(mount, operation, payload.clone()).await;
     let reply = patiently(patience, CallError::is_retryable, call).await?;
@@ -183,14 +181,28 @@ fn writer(session: &Session, guards: &[Guard]) -> Session {
     })
 }
 
-fn text_or_stdin(text: String) -> Result<Vec<u8>, Failure> {
-    if text != "-" {
-        return Ok(text.into_bytes());
-    }
+/// The value or payload that a command names. It is read before there is a session: who types it
+/// may take their time, and can give up.
+pub(crate) fn input(command: &args::Command) -> Result<Vec<u8>, Failure> {
+    let text = match command {
+        args::Command::Set { value, .. } => {
+            if let Some(file) = &value.file {
+                return std::fs::read(file).map_err(|error| Failure::file(file, &error));
+            }
+            value.value.as_deref()
+        }
+        args::Command::Create(create) => Some(create.value.as_str()),
+        args::Command::Call { payload, .. } => Some(payload.as_str()),
+        _ => None,
+    };
     let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::configuration(format!("can not read stdin: {error}")))?;
+    match text {
+        Some("-") => {
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            let failed = |error| Failure::configuration(format!("can not read stdin: {error}"));
+            read.map_err(failed)?;
+        }
+        text => bytes.extend_from_slice(text.unwrap_or_default().as_bytes()),
+    }
     Ok(bytes)
 }

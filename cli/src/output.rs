@@ -6,7 +6,7 @@ use folkmoot_client::{Change, ChangeKind, Stat};
 use serde_json::{Value, json};
 
 use crate::args::Format;
-use crate::failure::{Failure, REFUSED};
+use crate::failure::{BROKEN_PIPE, Failure, REFUSED};
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,11 @@ impl Output {
         stdout
             .write_all(bytes)
             .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::new(REFUSED, "stdout", format!("can not write: {error}")))
+            .map_err(|error| match error.kind() {
+                // `folkmoot ls / | head -1` is no mistake of anybody's.
+                std::io::ErrorKind::BrokenPipe => Failure::new(BROKEN_PIPE, "stdout", ""),
+                _ => Failure::new(REFUSED, "stdout", format!("can not write: {error}")),
+            })
     }
 
     /// Rows under headings, or a list of documents.
