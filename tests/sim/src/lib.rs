@@ -59,4 +59,21 @@ pub struct Options {
     pub layers: Layers,
     /// Print what happens.
     pub verbose: bool,
+    /// What runs the standard plugins in place of their native code: a runtime that has the
+    /// component of each of [`standard_plugins`] under the digest that is given there.
+    pub guests: Option<MakeGuests>,
+}
+
+/// Makes a runtime for one process of a member.
+pub type MakeGuests = fn() -> Box<dyn folkmoot_core::plugin::PluginRuntime>;
+
+/// The plugins of every world that clusters have too: their names and the digests that stand for
+/// their components.
+#[must_use]
+pub fn standard_plugins() -> [(&'static str, folkmoot_proto::Digest); 2] {
+    use runtime::Known;
+    [
+        ("lock", Known::Lock.digest()),
+        ("counter", Known::Counter.digest()),
+    ]
 }

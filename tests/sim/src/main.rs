@@ -93,6 +93,7 @@ impl WorldArguments {
                 LayersArgument::Whole => Layers::Whole,
             },
             verbose,
+            guests: None,
         }
     }
 }

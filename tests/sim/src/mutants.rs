@@ -142,6 +142,7 @@ fn violation(mutation: Mutation, layers: Layers, seed: u64) -> Option<Violation>
         seconds: 60,
         layers,
         verbose: false,
+        guests: None,
     };
     let violation = run_seed(seed, &options).violation?;
     switch_off();

@@ -2,6 +2,9 @@
 //! whether warm instances are dropped when they must be (rule R14). It drops instances at random,
 //! and lets calls fault at random after they have written. What a warm instance does is compared
 //! with what a fresh one would have done.
+//!
+//! The standard plugins can be run by another runtime, as Wasm; then what that does is compared with
+//! what the native code does, call by call.
 
 mod ledger;
 mod view;
@@ -19,6 +22,7 @@ use folkmoot_proto::{Digest, LogTime};
 use folkmoot_sdk::instance::Instance;
 use folkmoot_sdk::operation::Outcome;
 
+use crate::MakeGuests;
 use crate::dice::Dice;
 use view::Host;
 
@@ -53,6 +57,10 @@ impl Known {
 
     pub(crate) fn digest(self) -> Digest {
         Digest::of(self.bytes())
+    }
+
+    fn is_standard(self) -> bool {
+        self != Self::Ledger
     }
 
     fn of(digest: Digest) -> Option<Self> {
@@ -104,10 +112,20 @@ pub(crate) struct NativeRuntime {
     pub(crate) resyncs: u64,
     /// A call in which a warm instance did not do what a fresh one does (rule R14).
     pub(crate) difference: Option<String>,
+    guests: Option<Guests>,
+}
+
+/// What runs the standard plugins in place of their native code.
+struct Guests(Box<dyn PluginRuntime>);
+
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guests")
+    }
 }
 
 impl NativeRuntime {
-    pub(crate) fn new(mut dice: Dice) -> Self {
+    pub(crate) fn new(mut dice: Dice, guests: Option<MakeGuests>) -> Self {
         Self {
             faults_per_mille: dice.pick(&[0, 2, 10]).copied().unwrap_or(0),
             dice,
@@ -121,6 +139,7 @@ impl NativeRuntime {
             discarded: 0,
             resyncs: 0,
             difference: None,
+            guests: guests.map(|make| Guests(make())),
         }
     }
 
@@ -129,7 +148,7 @@ impl NativeRuntime {
         Self {
             faults_per_mille: 0,
             drops_per_mille: 0,
-            ..Self::new(Dice::new(0, "reliable"))
+            ..Self::new(Dice::new(0, "reliable"), None)
         }
     }
 
@@ -144,6 +163,12 @@ impl NativeRuntime {
         self.failing = Failing::No;
     }
 
+    fn discard_guests(&mut self, which: Discard) {
+        if let Some(Guests(guests)) = &mut self.guests {
+            guests.discard(which);
+        }
+    }
+
     fn fails(&mut self, is_event: bool) -> bool {
         let fails = match self.failing {
             Failing::No => false,
@@ -154,13 +179,13 @@ impl NativeRuntime {
     }
 
     /// The instance of `key`, warm or made anew, and whether it is warm.
-    fn instance(
-        &mut self,
+    fn instance<'a>(
+        warm: &'a mut BTreeMap<InstanceKey, Instance>,
         key: InstanceKey,
         config: &[u8],
         known: Known,
-    ) -> Result<(&Instance, bool), Rejection> {
-        match self.warm.entry(key) {
+    ) -> Result<(&'a Instance, bool), Rejection> {
+        match warm.entry(key) {
             Entry::Occupied(place) => Ok((place.into_mut(), true)),
             Entry::Vacant(place) => Ok((place.insert(configured(known, config)?), false)),
         }
@@ -188,6 +213,7 @@ impl PluginRuntime for NativeRuntime {
         );
         if self.dice.chance(self.drops_per_mille) && self.warm.remove(&key).is_some() {
             self.dropped += 1;
+            self.discard_guests(Discard::Mount(key.mount));
         }
         self.last_call_micros = self.dice.delay(10);
         let is_event = matches!(call, GuestCall::OnEvent { .. });
@@ -195,12 +221,29 @@ impl PluginRuntime for NativeRuntime {
             event: MountEvent::Resync,
         };
         self.resyncs += u64::from(call == resync);
-        let (instance, is_warm) = match self.instance(key, config, known) {
+        let (instance, is_warm) = match Self::instance(&mut self.warm, key, config, known) {
             Ok(instance) => instance,
             Err(rejection) => return (view, Ok(Err(rejection))),
         };
         let fresh = is_warm.then(|| done_by_fresh(known, config, &call, &mut view));
-        let mut result = run(instance, call, &mut view);
+        let mut result = match &mut self.guests {
+            Some(Guests(guests)) if known.is_standard() => {
+                let native = view.rehearse(|view| {
+                    let result = run(instance, call.clone(), view);
+                    Done::of(&result, view)
+                });
+                let result;
+                (view, result) = guests.call(key, config, call, view);
+                let guest = Done::of(&result, &view);
+                if guest != native {
+                    self.difference = Some(format!(
+                        "{known:?} does {guest:?} as a guest, and natively {native:?}"
+                    ));
+                }
+                result
+            }
+            _ => run(instance, call, &mut view),
+        };
         let warm = Done::of(&result, &view);
         if let Some(fresh) = fresh.filter(|fresh| *fresh != warm) {
             self.difference = Some(format!(
@@ -218,6 +261,7 @@ impl PluginRuntime for NativeRuntime {
         };
         if broken && !keeps_broken(&result) {
             self.warm.remove(&key);
+            self.discard_guests(Discard::Mount(key.mount));
         }
         (view, result)
     }
@@ -227,6 +271,7 @@ impl PluginRuntime for NativeRuntime {
     }
 
     fn discard(&mut self, which: Discard) {
+        self.discard_guests(which);
         match which {
             Discard::All => {
                 self.discarded += 1;

@@ -68,7 +68,7 @@ impl World {
                 believes: false,
             },
             members: ids
-                .map(|id| Member::new(seed, id, bootstrap.clone(), options.layers))
+                .map(|id| Member::new(seed, id, bootstrap.clone(), options))
                 .collect(),
             clients: (0..clients)
                 .map(|id| Client::new(seed, ClientId(id)))

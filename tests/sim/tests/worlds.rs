@@ -13,6 +13,7 @@ const WORLD: Options = Options {
     seconds: 60,
     layers: Layers::Whole,
     verbose: false,
+    guests: None,
 };
 
 /// Lives the worlds of `seeds` and answers what was seen in all of them.

@@ -9,11 +9,11 @@ use folkmoot_proto::{LogIndex, MemberId, Now, Tick, Zxid};
 
 use super::plain::PlainEngine;
 use super::{PendingCheckpoint, ToExecution};
-use crate::Layers;
 use crate::dice::Dice;
 use crate::runtime::NativeRuntime;
 use crate::seen::{Event, Seen};
 use crate::store::SimStore;
+use crate::{Layers, MakeGuests};
 
 #[derive(Debug)]
 pub(crate) enum Engine {
@@ -42,6 +42,7 @@ pub(crate) struct Applied {
 #[derive(Debug)]
 pub(super) struct Birth<'a> {
     pub(super) layers: Layers,
+    pub(super) guests: Option<MakeGuests>,
     pub(super) member: MemberId,
     pub(super) run: u64,
     pub(super) seed: u64,
@@ -83,7 +84,7 @@ impl Engine {
         config.batches_in_flight_max = birth.batches_in_flight;
         Ok(Self::Real(Box::new(RealEngine {
             execution: Execution::new(config, state, birth.seed, birth.now),
-            runtime: NativeRuntime::new(Dice::new(birth.seed, "plugins")),
+            runtime: NativeRuntime::new(Dice::new(birth.seed, "plugins"), birth.guests),
             overlay_txns: 0,
         })))
     }

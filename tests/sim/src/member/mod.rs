@@ -21,7 +21,6 @@ use folkmoot_proto::peer::{ConsensusMessage, ExecutionMessage, ReadContext};
 use folkmoot_proto::record::{RecordChange, StateMeta};
 use folkmoot_proto::{ClusterId, Digest, LogIndex, MemberId, Term};
 
-use crate::Layers;
 use crate::clock::Clock;
 use crate::ctx::{Ctx, Happening};
 use crate::dice::Dice;
@@ -30,6 +29,7 @@ use crate::seen::Event;
 use crate::store::SimStore;
 use crate::time::Moment;
 use crate::violation::Checked;
+use crate::{Layers, MakeGuests, Options};
 use engine::Engine;
 use model_log::ModelLog;
 
@@ -181,6 +181,7 @@ pub(crate) struct Member {
     store: SimStore,
     bootstrap: Bytes,
     layers: Layers,
+    guests: Option<MakeGuests>,
     /// A process has begun on this folder: its log is there.
     began: bool,
     /// The disk has damaged what it acknowledged.
@@ -221,7 +222,7 @@ struct Personality {
 }
 
 impl Member {
-    pub(crate) fn new(seed: u64, id: MemberId, bootstrap: Bytes, layers: Layers) -> Self {
+    pub(crate) fn new(seed: u64, id: MemberId, bootstrap: Bytes, options: &Options) -> Self {
         let mut dice = Dice::new(seed, &format!("member {id}"));
         let personality = Personality {
             lag: dice.pick(&[5, 20, 60]).copied().unwrap_or(20),
@@ -245,7 +246,8 @@ impl Member {
             model: ModelLog::default(),
             store: SimStore::default(),
             bootstrap,
-            layers,
+            layers: options.layers,
+            guests: options.guests,
             began: false,
             rotted: false,
             life: 0,

@@ -248,6 +248,7 @@ impl Member {
     pub(super) fn load_engine(&mut self, ctx: &mut Ctx) -> Result<Engine, Violation> {
         let birth = Birth {
             layers: self.layers,
+            guests: self.guests,
             member: self.id,
             run: self.life + 1,
             seed: self.dice.bits(),
