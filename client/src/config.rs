@@ -126,6 +126,18 @@ impl ClientConfig {
 }
 
 /// What a person said of the cluster; the rest comes from the context file.
+///
+/// ```no_run
+/// # fn example() -> Result<(), folkmoot_client::ConfigError> {
+/// use folkmoot_client::{ContextChoice, split_endpoints};
+/// let config = ContextChoice {
+///     endpoints: split_endpoints("10.0.0.1:7401,10.0.0.2:7401"),
+///     ..ContextChoice::default()
+/// }
+/// .resolve()?;
+/// println!("{:?}", config.endpoints);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ContextChoice {
     /// Members' addresses; empty for the context's.

@@ -294,6 +294,22 @@ fn release_again(operation: Operation, turn: Turn) -> Unheard {
 }
 
 /// A lock that is held. Dropped without [`LockGuard::release`], it is released in the background.
+///
+/// ```no_run
+/// # async fn example(session: folkmoot_client::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// use folkmoot_client::{Lock, Multi};
+///
+/// let guard = Lock::new(&session, "/locks", "deploy").acquire().await?;
+/// println!("token {}: larger than that of every earlier holder", guard.token());
+/// // Refused if the lock has become another's, however long this program was paused.
+/// let both = Multi::new().guard(guard.guard()).set("/a", "1", None).set("/b", "1", None);
+/// tokio::select! {
+///     done = session.multi(both) => println!("done at {}", done?.zxid),
+///     () = guard.jeopardy() => println!("the lock may be another's soon"),
+/// }
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct LockGuard {
     lock: Lock,

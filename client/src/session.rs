@@ -25,7 +25,30 @@ use crate::standing::StandingChanges;
 /// Requests take their place in the session's order when their future is first polled, and answers
 /// come in that order; so many may be under way at once. Each has exactly one outcome, over lost
 /// connections and failovers, as long as the session lives. Dropping a future does not take its
-/// request back.
+/// request back. Reads follow the writes that were submitted before them on any handle, but are not
+/// held up by calls that wait.
+///
+/// A path has at most 1,024 bytes, a value by default 1 MiB, a request 4 MiB and 16 guards; what is
+/// over a limit is refused with an error that names it.
+///
+/// ```no_run
+/// # async fn example(session: folkmoot_client::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// use folkmoot_client::NodeKind;
+///
+/// session.create("/config", "", NodeKind::PERSISTENT).await?;
+/// // Both are under way at once, and take effect in this order.
+/// let (first, second) = tokio::join!(
+///     session.set("/config", "old", Some(0)),
+///     session.set("/config", "new", Some(1)),
+/// );
+/// assert!(first?.zxid < second?.zxid);
+/// assert_eq!(session.get("/config").await?.data, b"new");
+/// // What others have written meanwhile is seen by a linearizable read.
+/// let everything = session.linearizable().children("/").await?;
+/// println!("{:?} as of {}", everything.names, everything.zxid);
+/// session.close().await?; // ephemeral nodes and locks go at once
+/// # Ok(()) }
+/// ```
 ///
 /// When the last handle is dropped, heartbeats stop, and the session expires after its timeout;
 /// [`Session::close`] ends it at once.
@@ -161,7 +184,8 @@ impl Session {
         self.shared.lease.borrow().standing_at(clock::now())
     }
 
-    /// The session's standing, and every change of it: the jeopardy signal.
+    /// The session's standing, and every change of it: the jeopardy signal. Jeopardy begins when
+    /// two thirds of the session's timeout have passed without an acknowledged heartbeat.
     ///
     /// ```no_run
     /// # async fn example(session: folkmoot_client::Session) {
@@ -247,7 +271,18 @@ impl Session {
         }
     }
 
-    /// Creates a node.
+    /// Creates a node. The parent must be there. A sequential node has a number in 20 digits
+    /// appended to its name, larger than that of every earlier one below the same parent; an
+    /// ephemeral one goes with the session.
+    ///
+    /// ```no_run
+    /// # async fn example(session: folkmoot_client::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// use folkmoot_client::NodeKind;
+    /// let kind = NodeKind { ephemeral: true, sequential: true };
+    /// let worker = session.create("/workers/worker-", "10.0.0.7:80", kind).await?;
+    /// println!("{} with token {}", worker.path, worker.zxid);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -315,8 +350,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Refusal::MultiRefused`] names the operation that was refused; a guard that does not hold
-    /// is [`Refusal::GuardFailed`].
+    /// [`Refusal::MultiRefused`](crate::Refusal::MultiRefused) names the operation that was refused; a guard that does not hold
+    /// is [`Refusal::GuardFailed`](crate::Refusal::GuardFailed).
     pub async fn multi(&self, multi: Multi) -> Result<MultiDone, WriteError> {
         let paths = multi.created_paths();
         let mut guards = self.guards.to_vec();
@@ -374,6 +409,22 @@ impl Session {
 
     /// Takes a call's place in the session's order, and returns at once: the call can be awaited,
     /// and cancelled with its outcome known.
+    ///
+    /// ```no_run
+    /// # async fn example(session: folkmoot_client::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use folkmoot_client::Cancelled;
+    ///
+    /// let mut call = session.begin_call("/locks", "acquire", r#"{"name": "deploy"}"#).await?;
+    /// match tokio::time::timeout(Duration::from_secs(5), call.reply()).await {
+    ///     Ok(reply) => println!("{}", String::from_utf8_lossy(&reply?)),
+    ///     Err(_) => match call.cancel().await? {
+    ///         Cancelled::InTime => println!("given up"),
+    ///         Cancelled::TooLate(reply) => println!("after all: {}", String::from_utf8_lossy(&reply)),
+    ///     },
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -8,6 +8,15 @@ use crate::clock;
 use crate::core::{LeaseView, Standing};
 
 /// A session's standing as it changes.
+///
+/// ```no_run
+/// # async fn example(session: folkmoot_client::Session) {
+/// use folkmoot_client::Standing;
+/// let mut changes = session.standing_changes();
+/// let standing = changes.wait_for(Standing::Jeopardy).await;
+/// println!("stop what rests on the session: {standing:?}");
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct StandingChanges {
     lease: watch::Receiver<LeaseView>,
@@ -20,7 +29,7 @@ impl StandingChanges {
     }
 
     /// How the session stands at first, and then each change; none after it ended. A change that
-    /// was over before this was asked is not told.
+    /// was over before this was asked is not told. Cancel safe.
     pub async fn next(&mut self) -> Option<Standing> {
         if matches!(self.told, Some(Standing::Ended { .. })) {
             return None;

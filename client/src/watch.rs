@@ -98,7 +98,9 @@ pub struct Snapshot {
 }
 
 /// A watch: a stream of transactions, each whole, in order, none lost and none repeated, over any
-/// number of reconnects (rule R29). It ends with an error, or when it is dropped.
+/// number of reconnects (rule R29). A change is told before any answer of the session that reflects
+/// it (rule R28). It ends with an error, or when it is dropped; where it can go on from
+/// [`Watch::position`], [`WatchError::is_retryable`] says so.
 #[derive(Debug)]
 pub struct Watch {
     session: Session,
@@ -128,7 +130,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// No path, too many watches, or history after `from` is gone on every member.
+    /// No path, too many watches, or history after `from` is gone on every member that can be
+    /// reached: these are [`WatchError::Ended`] and [`WatchError::Compacted`]. While no member
+    /// attaches the session it waits, whatever `request_timeout` says.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch, WatchError> {
         let mut watch = self.begin_watch(options, false)?;
         match watch.first().await? {
@@ -214,7 +218,8 @@ impl Watch {
         self.position
     }
 
-    /// The next transaction; none after the watch ended.
+    /// The next transaction; none after the watch ended. Cancel safe: nothing is lost if the
+    /// future is dropped. What was not taken counts, and ends the watch above 16 MiB.
     pub async fn next(&mut self) -> Option<Result<Transaction, WatchError>> {
         std::future::poll_fn(|context| self.poll(context)).await
     }
