@@ -142,6 +142,16 @@ pub enum ConsensusMessage {
         /// The read index; none if this member does not lead any more.
         index: Option<LogIndex>,
     },
+    /// A member whose log was just made asks whether it is known (rule R21).
+    Introduce {
+        /// Which life of its data folder.
+        incarnation: Incarnation,
+    },
+    /// The answer, durable before it is given.
+    Introduced {
+        /// The life of the asker's data folder in which it was met first.
+        known: Incarnation,
+    },
 }
 
 /// Where a follower's log does not match (Raft §5.3, the accelerated form).

@@ -62,8 +62,10 @@ pub(crate) fn open(
         Origin::Bootstrap => LogOrigin::Bootstrap,
         Origin::Wiped => LogOrigin::Wiped,
     });
-    let (log, recovered) = LogService::open(&folder.log(), log_config, if_missing, &mut store)
-        .map_err(|error| log_error(config, error))?;
+    let voters = bootstrap.members.len();
+    let (log, recovered) =
+        LogService::open(&folder.log(), log_config, if_missing, voters, &mut store)
+            .map_err(|error| log_error(config, error))?;
     folder.begun()?;
     if recovered.wiped {
         tracing::warn!(

@@ -11,7 +11,7 @@ use folkmoot_core::execution::{Execution, ExecutionConfig};
 use folkmoot_core::state::State;
 use folkmoot_host::Compiler;
 use folkmoot_proto::bootstrap::BootstrapMember;
-use folkmoot_proto::{Incarnation, LogIndex, MemberId};
+use folkmoot_proto::{Incarnation, MemberId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::{CheckpointQueue, CheckpointThread, Growth};
@@ -217,11 +217,7 @@ impl Machines {
     ) -> Result<Consensus, StartError> {
         let config = self.consensus_config();
         let now = clock::now().tick;
-        let is_empty = recovered.base.is_none() && recovered.last_index == LogIndex::ZERO;
-        let consensus = match is_empty && !recovered.wiped {
-            true => Consensus::bootstrap(config, bootstrap, self.seed, now),
-            false => Consensus::recover(config, recovered, self.seed, now),
-        };
+        let consensus = Consensus::start(config, recovered, bootstrap, self.seed, now);
         consensus.map_err(|error| StartError::Damaged {
             path: self.path.clone(),
             reason: error.to_string(),

@@ -86,6 +86,46 @@ async fn a_session_survives_its_leader_and_the_leader_comes_back() {
     assert_eq!(status.0.state_hash, status.1.state_hash);
 }
 
+/// Rule R21: a member whose machine was set up again has forgotten what it acknowledged. It does not
+/// elect one who lacks that, although nothing in its folder says that it ever began.
+#[tokio::test]
+async fn r21_a_rebuilt_member_elects_nobody() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_all();
+    let endpoint = client_endpoint(&cluster);
+    let mut client = Client::connect(&endpoint, cluster.client_address(0)).await;
+    let leader = usize::try_from(client.leader().await.0 - 1).expect("small");
+    let (rebuilt, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+    let on_leader = Client::connect(&endpoint, cluster.client_address(leader)).await;
+    let mut session = on_leader.session().await;
+    session.create("/before", b"1").await;
+    cluster.stop(behind);
+    session.create("/acknowledged", b"1").await;
+    cluster.stop(rebuilt);
+    cluster.rebuild(rebuilt);
+    cluster.stop(leader);
+
+    cluster
+        .start(rebuilt)
+        .expect("it starts on an empty folder");
+    cluster.start(behind).expect("it starts on its folder");
+    within(async {
+        while status_of(&cluster, rebuilt).await.role != "recovering" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(status_of(&cluster, behind).await.leader, None);
+
+    cluster.start(leader).expect("it starts on its folder");
+    let client = Client::connect(&endpoint, cluster.client_address(behind)).await;
+    let mut session = client.resume(&session).await;
+    let value = session.get_resuming(&client, "/acknowledged").await;
+    assert_eq!(value.as_deref(), Some(&b"1"[..]));
+    assert_eq!(status_of(&cluster, rebuilt).await.role, "recovering");
+}
+
 async fn status_of(cluster: &Cluster, index: usize) -> folkmoot_proto::client::MemberStatus {
     let endpoint = client_endpoint(cluster);
     let mut client = Client::connect(&endpoint, cluster.client_address(index)).await;

@@ -1,6 +1,7 @@
 //! The log on its thread: all that is queued goes out in one write, then what is durable is
 //! reported.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
@@ -11,7 +12,6 @@ use folkmoot_core::log::{
     RecoverError, Recovered, SnapshotStep,
 };
 use folkmoot_proto::LogIndex;
-use folkmoot_proto::bootstrap::Bootstrap;
 
 use crate::disk::{FileDisk, sync_folder};
 
@@ -120,6 +120,16 @@ pub enum LogStopped {
 pub struct LogService {
     log: Log,
     disk: FileDisk,
+    /// Reads that were asked for.
+    reads: VecDeque<Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    id: LogReadId,
+    from: LogIndex,
+    to: LogIndex,
+    bytes_max: usize,
 }
 
 impl LogService {
@@ -127,7 +137,8 @@ impl LogService {
     /// settles what becomes of a snapshot that `store` has prepared (rule R25). When this returns,
     /// messages may leave, and the store's current state is the one to load.
     ///
-    /// `if_missing` says what an absent log means; none if the folder was in use before.
+    /// `if_missing` says what an absent log means; none if the folder was in use before. `voters` is
+    /// how many the cluster has: a log that lost data may not even know that.
     ///
     /// # Errors
     ///
@@ -136,6 +147,7 @@ impl LogService {
         folder: &Path,
         config: LogConfig,
         if_missing: Option<LogOrigin>,
+        voters: usize,
         store: &mut dyn CheckpointStore,
     ) -> Result<(Self, RecoveredLog), LogOpenError> {
         let in_folder = |source| LogOpenError::Disk {
@@ -180,7 +192,7 @@ impl LogService {
         };
         if let Some(up_to) = state.damaged_up_to {
             tracing::error!(%up_to, "the log lost acknowledged data: no vote before it is repaired");
-            if is_alone(&state) {
+            if voters == 1 {
                 return Err(LogOpenError::DamagedAlone {
                     folder: folder.to_owned(),
                     up_to,
@@ -201,7 +213,8 @@ impl LogService {
             }
             SnapshotStep::Discard => store.discard_prepared()?,
         }
-        Ok((Self { log, disk }, state))
+        let reads = VecDeque::new();
+        Ok((Self { log, disk, reads }, state))
     }
 
     /// Serves `inbox` until its senders are gone, then writes what was asked for, and returns.
@@ -217,9 +230,11 @@ impl LogService {
     ) -> Result<(), LogStopped> {
         let mut open = true;
         loop {
-            let worked = self.turn(&mut done)?;
-            if worked {
-                open = self.take_all(inbox, &mut done)? && open;
+            // One read after each write: nobody's acknowledgement waits for the reads.
+            let wrote = self.turn(&mut done)?;
+            let read = self.read_one(&mut done)?;
+            if wrote || read {
+                open = self.take_all(inbox) && open;
                 continue;
             }
             if !open && !self.log.has_unwritten() {
@@ -229,8 +244,8 @@ impl LogService {
             select! {
                 recv(if open { inbox } else { &never }) -> command => match command {
                     Ok(command) => {
-                        self.take(command, &mut done)?;
-                        open = self.take_all(inbox, &mut done)?;
+                        self.take(command);
+                        open = self.take_all(inbox);
                     }
                     Err(_) => open = false,
                 },
@@ -260,26 +275,31 @@ impl LogService {
         Ok(worked)
     }
 
+    /// Serves the oldest read; false if there is none.
+    fn read_one(&mut self, done: &mut impl FnMut(LogDone)) -> Result<bool, LogStopped> {
+        let Some(read) = self.reads.pop_front() else {
+            return Ok(false);
+        };
+        let entries = self
+            .log
+            .read(&self.disk, read.from, read.to, read.bytes_max)?;
+        let id = read.id;
+        done(LogDone::Read(LogRead { id, entries }));
+        Ok(true)
+    }
+
     /// Takes all commands that are there; false when no more can come.
-    fn take_all(
-        &mut self,
-        inbox: &Receiver<LogCommand>,
-        done: &mut impl FnMut(LogDone),
-    ) -> Result<bool, LogStopped> {
+    fn take_all(&mut self, inbox: &Receiver<LogCommand>) -> bool {
         loop {
             match inbox.try_recv() {
-                Ok(command) => self.take(command, done)?,
-                Err(TryRecvError::Empty) => return Ok(true),
-                Err(TryRecvError::Disconnected) => return Ok(false),
+                Ok(command) => self.take(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn take(
-        &mut self,
-        command: LogCommand,
-        done: &mut impl FnMut(LogDone),
-    ) -> Result<(), LogStopped> {
+    fn take(&mut self, command: LogCommand) {
         match command {
             LogCommand::Append { id, records } => self.log.append(id, records),
             LogCommand::Read {
@@ -287,16 +307,13 @@ impl LogService {
                 from,
                 to,
                 bytes_max,
-            } => {
-                let entries = self.log.read(&self.disk, from, to, bytes_max)?;
-                done(LogDone::Read(LogRead { id, entries }));
-            }
+            } => self.reads.push_back(Read {
+                id,
+                from,
+                to,
+                bytes_max,
+            }),
             LogCommand::Compact { up_to } => self.log.compact(up_to),
         }
-        Ok(())
     }
-}
-
-fn is_alone(state: &RecoveredLog) -> bool {
-    Bootstrap::from_bytes(&state.bootstrap).is_ok_and(|bootstrap| bootstrap.members.len() == 1)
 }

@@ -19,6 +19,9 @@ use folkmoot_storage::{FjallStore, LogCommand, LogDone, LogOpenError, LogService
 
 const SEGMENT_BYTES: u64 = 256 * 1024;
 
+/// Of the clusters whose logs these are.
+const VOTERS: usize = 3;
+
 fn config() -> LogConfig {
     LogConfig {
         cluster: ClusterId([1; 16]),
@@ -100,6 +103,7 @@ impl Place {
             &self.log(),
             config,
             Some(LogOrigin::Bootstrap),
+            VOTERS,
             &mut self.store(),
         )
     }
@@ -264,6 +268,7 @@ fn segments_are_recycled_behind_the_checkpoint() {
         &place.log(),
         config(),
         Some(LogOrigin::Bootstrap),
+        VOTERS,
         &mut store,
     )
     .unwrap();
@@ -286,7 +291,7 @@ fn segments_are_recycled_behind_the_checkpoint() {
         "{after:?}"
     );
 
-    let (_, state) = LogService::open(&place.log(), config(), None, &mut store).unwrap();
+    let (_, state) = LogService::open(&place.log(), config(), None, VOTERS, &mut store).unwrap();
     assert_eq!(state.applied, LogIndex(390));
     assert_eq!(state.base, Some(meta(390)));
     assert_eq!(state.last_index, LogIndex(800));
@@ -302,6 +307,7 @@ fn prepared_snapshot_is_installed_at_start_if_the_log_counts_it() {
             &place.log(),
             config(),
             Some(LogOrigin::Bootstrap),
+            VOTERS,
             &mut store,
         )
         .unwrap();
@@ -315,7 +321,8 @@ fn prepared_snapshot_is_installed_at_start_if_the_log_counts_it() {
         drop(store);
 
         let mut store = place.store();
-        let (_, state) = LogService::open(&place.log(), config(), None, &mut store).unwrap();
+        let (_, state) =
+            LogService::open(&place.log(), config(), None, VOTERS, &mut store).unwrap();
         assert_eq!(store.prepared().unwrap(), None);
         assert_eq!(store.current().cloned(), counts.then(|| meta(100)));
         assert_eq!(state.last_index, LogIndex(if counts { 100 } else { 20 }));
@@ -375,7 +382,7 @@ fn another_owners_log_is_refused_and_kept() {
 #[test]
 fn missing_log_of_a_used_folder_is_refused() {
     let place = Place::new();
-    let refused = LogService::open(&place.log(), config(), None, &mut place.store());
+    let refused = LogService::open(&place.log(), config(), None, VOTERS, &mut place.store());
     assert!(matches!(
         refused.map(|_| ()),
         Err(LogOpenError::Missing { .. })
@@ -398,6 +405,7 @@ fn wiped_log_stays_wiped() {
             &place.log(),
             config(),
             Some(LogOrigin::Wiped),
+            VOTERS,
             &mut place.store(),
         )
     };
@@ -414,19 +422,24 @@ fn wiped_log_stays_wiped() {
 /// not repair it, and nothing is changed.
 #[test]
 fn lost_data_is_told_until_repaired() {
-    for members in [1, 3] {
+    // Entry 1, in the first block behind the header, says how many members there are.
+    for (members, damaged) in [(1, 10), (1, 1), (3, 10), (3, 1)] {
         let place = Place::new();
         let (log, _) = place.open(config()).unwrap();
         let log = Running::new(log);
-        log.append(1, vec![entry(1, bootstrap(members))]);
+        log.append(1, vec![entry(1, bootstrap(members as u64))]);
         // One drain each, so that the damage has readable ones behind it.
         for index in 2..=20 {
             append_entries(&log, index, index);
         }
         log.stop().unwrap();
-        damage(&place.segments()[0], 10 * 4096);
+        damage(&place.segments()[0], damaged * 4096);
         let before = place.content();
-        let opened = place.open(config());
+        let open = || {
+            let mut store = place.store();
+            LogService::open(&place.log(), config(), None, members, &mut store)
+        };
+        let opened = open();
         if members == 1 {
             let refused = opened.map(|_| ()).unwrap_err();
             assert!(
@@ -437,7 +450,7 @@ fn lost_data_is_told_until_repaired() {
             continue;
         }
         assert_eq!(opened.unwrap().1.damaged_up_to, Some(LogIndex(20)));
-        let (log, state) = place.open(config()).unwrap();
+        let (log, state) = open().unwrap();
         assert_eq!(state.damaged_up_to, Some(LogIndex(20)));
         assert!(state.last_index < LogIndex(20));
         let log = Running::new(log);
@@ -450,7 +463,7 @@ fn lost_data_is_told_until_repaired() {
         );
         log.wait_durable(22);
         log.stop().unwrap();
-        assert_eq!(place.open(config()).unwrap().1.damaged_up_to, None);
+        assert_eq!(open().unwrap().1.damaged_up_to, None);
     }
 }
 
@@ -460,6 +473,41 @@ fn damage(segment: &Path, at: usize) {
         *byte ^= 0x55;
     }
     fs::write(segment, bytes).unwrap();
+}
+
+/// Reads wait for the writes, not the writes for the reads.
+#[test]
+fn a_write_is_not_held_up_by_the_reads_before_it() {
+    let place = Place::new();
+    let (log, _) = place.open(config()).unwrap();
+    let log = Running::new(log);
+    log.append(1, vec![entry(1, bootstrap(3))]);
+    append_entries(&log, 2, 20);
+    log.stop().unwrap();
+    let (log, _) = place.open(config()).unwrap();
+    let (commands, inbox) = crossbeam_channel::unbounded();
+    for read in 1..=1000 {
+        let read = LogCommand::Read {
+            id: LogReadId(read),
+            from: LogIndex(2),
+            to: LogIndex(20),
+            bytes_max: 1 << 20,
+        };
+        commands.send(read).unwrap();
+    }
+    let id = PersistId(1);
+    let records = vec![entry(21, vec![1])];
+    commands.send(LogCommand::Append { id, records }).unwrap();
+    drop(commands);
+    let mut reads_before = 0;
+    let mut is_durable = false;
+    log.run(&inbox, |done| match done {
+        LogDone::Durable(_) => is_durable = true,
+        LogDone::Read(_) if !is_durable => reads_before += 1,
+        LogDone::Read(_) => {}
+    })
+    .unwrap();
+    assert!(is_durable && reads_before < 10, "{reads_before} reads");
 }
 
 /// Group commit: many small records share a drain's blocks.

@@ -58,6 +58,8 @@ events! {
     DiskFull => "disks full",
     /// A member started on a folder that was emptied.
     Wiped => "members wiped",
+    /// A member whose folder was emptied learnt of it from a peer.
+    RebuiltTold => "wiped members told so by peers",
     /// Log segments were dropped behind a checkpoint.
     SegmentDropped => "log segments dropped",
     /// A checkpoint was written.

@@ -62,6 +62,7 @@ fn whole_clusters_keep_every_promise() {
             Event::SyncFailed,
             Event::DiskFull,
             Event::Wiped,
+            Event::RebuiltTold,
             Event::Pause,
             Event::Partition,
             Event::ProposeRefused,

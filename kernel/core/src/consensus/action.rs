@@ -1,5 +1,7 @@
 //! What goes into the consensus machine and comes out of it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use folkmoot_proto::bootstrap::BootstrapError;
 use folkmoot_proto::entry::Entry;
@@ -89,6 +91,39 @@ pub struct RecoveredLog {
     /// what. Such a member receives entries, entry 1 first, but neither votes nor counts for a
     /// quorum until the members are changed. `bootstrap` is empty while entry 1 is not here.
     pub wiped: bool,
+    /// Whether the others have confirmed that this life of the folder is the member's first (rule
+    /// R21). Until then it neither votes nor counts.
+    pub admitted: bool,
+    /// In which life of its folder each peer was met first.
+    pub peers_met: BTreeMap<MemberId, Incarnation>,
+}
+
+impl RecoveredLog {
+    /// The log of a folder in which nothing was ever written.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            term: Term::ZERO,
+            vote: None,
+            base: None,
+            bootstrap: Bytes::new(),
+            applied: LogIndex::ZERO,
+            recent: Vec::new(),
+            term_runs: Vec::new(),
+            last_index: LogIndex::ZERO,
+            last_zxid: Zxid::ZERO,
+            damaged_up_to: None,
+            wiped: false,
+            admitted: false,
+            peers_met: BTreeMap::new(),
+        }
+    }
+
+    /// Whether not even entry 1 was ever written. A log that lost it is not new: it has promised.
+    pub(super) fn is_new(&self) -> bool {
+        let is_empty = self.base.is_none() && self.last_index == LogIndex::ZERO;
+        is_empty && !self.wiped && self.damaged_up_to.is_none()
+    }
 }
 
 /// Why a consensus machine can not continue a log. The member must not start.
@@ -236,6 +271,12 @@ pub enum Action {
     ReadLost {
         /// The barrier.
         context: ReadContext,
+    },
+    /// For operators: a peer knows another life of this member's folder, so this one neither votes
+    /// nor counts (rule R21).
+    NotAdmitted {
+        /// The peer.
+        by: MemberId,
     },
     /// A peer needs entries that the log no longer has: stream a snapshot to it.
     SnapshotNeeded {

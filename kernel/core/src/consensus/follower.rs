@@ -20,7 +20,7 @@ pub(super) struct Following {
     /// The newest round of a heartbeat that was answered.
     answered_round: u64,
     /// How far entries were acknowledged.
-    acknowledged: LogIndex,
+    pub(super) acknowledged: LogIndex,
     heard_at: Option<Tick>,
 }
 

@@ -18,6 +18,7 @@
 //! before, writes [`LogRecord::Repaired`], and counts. A wiped member never does in this life of
 //! its folder: it comes back by a change of the members.
 //!
+//! - `admission`: whether a member without a past has none.
 //! - `election`: timeouts, votes, coming into office and leaving it.
 //! - `replication`: what a leader sends, counts and commits; `progress`: what it knows of one peer.
 //! - `follower`: what is appended and acknowledged, and the repair of a damaged log.
@@ -27,6 +28,7 @@
 //! - `outbox`, `log_view`, `configuration`: what is not durable yet, what is in the log, who votes.
 
 mod action;
+mod admission;
 mod configuration;
 mod delivery;
 mod election;
@@ -55,6 +57,7 @@ pub use action::{
 };
 pub use reads::READS_PENDING_MAX;
 
+use self::admission::Admission;
 use self::configuration::Configuration;
 use self::follower::{Damage, Following};
 use self::log_view::LogView;
@@ -103,6 +106,7 @@ pub struct Consensus {
     /// Read barriers that the leader was asked for, and when it was asked last.
     forwarded_reads: BTreeMap<ReadContext, Tick>,
     wiped: bool,
+    admission: Admission,
     damage: Option<Damage>,
 }
 
@@ -118,33 +122,29 @@ enum Standing {
 }
 
 impl Consensus {
-    /// Begins the log of a new cluster's member: entry 1 is persisted first. Only for a folder of
-    /// which it is known that it never held this cluster's log (rule R21).
+    /// Begins the log of a new cluster's member, with entry 1, or continues the log that there is.
+    /// `bootstrap` is the bootstrap file: the payload of entry 1 in every member's log.
     ///
     /// # Errors
     ///
-    /// When the bootstrap does not name the members, or not this one.
-    pub fn bootstrap(
+    /// When the log contradicts itself, or the bootstrap does not name the members, or not this
+    /// one.
+    pub fn start(
         config: ConsensusConfig,
+        mut log: RecoveredLog,
         bootstrap: Bytes,
         seed: u64,
         now: Tick,
     ) -> Result<Self, RecoverError> {
-        let empty = RecoveredLog {
-            term: Term::ZERO,
-            vote: None,
-            base: None,
-            bootstrap: bootstrap.clone(),
-            applied: LogIndex::ZERO,
-            recent: Vec::new(),
-            term_runs: Vec::new(),
-            last_index: LogIndex::ZERO,
-            last_zxid: Zxid::ZERO,
-            damaged_up_to: None,
-            wiped: false,
-        };
-        let mut consensus = Self::recover(config, empty, seed, now)?;
-        consensus.append_own(bootstrap_entry(bootstrap));
+        let is_new = log.is_new();
+        // A damaged log may have lost entry 1, too.
+        if log.bootstrap.is_empty() && !log.wiped {
+            log.bootstrap = bootstrap.clone();
+        }
+        let mut consensus = Self::recover(config, log, seed, now)?;
+        if is_new {
+            consensus.append_own(bootstrap_entry(bootstrap));
+        }
         Ok(consensus)
     }
 
@@ -160,6 +160,8 @@ impl Consensus {
         now: Tick,
     ) -> Result<Self, RecoverError> {
         let configuration = configuration_of(&config, &log)?;
+        // Nobody else counts on what a cluster's only member has promised.
+        let is_admitted = log.admitted || configuration.is_alone(config.member);
         let base = log
             .base
             .map_or((LogIndex::ZERO, Term::ZERO), |meta| (meta.index, meta.term));
@@ -198,6 +200,7 @@ impl Consensus {
             next_log_read: LogReadId(1),
             forwarded_reads: BTreeMap::new(),
             wiped: log.wiped,
+            admission: Admission::new(is_admitted, log.peers_met, now),
             damage: None,
             config,
         };
@@ -283,6 +286,8 @@ impl Consensus {
                 context,
                 index,
             } => self.handle_read_reply(term, context, index),
+            ConsensusMessage::Introduce { incarnation } => self.handle_introduce(from, incarnation),
+            ConsensusMessage::Introduced { known } => self.handle_introduced(from, known),
         }
     }
 
@@ -293,6 +298,8 @@ impl Consensus {
             match milestone {
                 Milestone::SnapshotInstalled(meta) => self.finish_install(meta),
                 Milestone::Repaired => self.finish_repair(),
+                Milestone::Admitted => self.finish_admission(),
+                Milestone::PeerMet(peer) => self.finish_meeting(peer),
             }
         }
         self.count_own_vote();
@@ -345,8 +352,13 @@ impl Consensus {
             self.lead_on();
         } else {
             self.ask_reads_again();
-            if self.is_electable() && self.now >= self.election_deadline {
-                self.stand_for_pre_vote();
+            self.introduce();
+            if self.now >= self.election_deadline {
+                match self.is_electable() {
+                    true => self.stand_for_pre_vote(),
+                    // It can not do anything about it, but those who wait for the leader must know.
+                    false => self.become_follower(self.term, None),
+                }
             }
         }
     }
@@ -357,8 +369,11 @@ impl Consensus {
         if let Standing::Leader(leader) = &self.standing {
             return Some(leader.heartbeat_due());
         }
-        let election = self.is_electable().then_some(self.election_deadline);
-        election.into_iter().chain(self.next_read_retry()).min()
+        let others = [self.introduction_due(), self.next_read_retry()];
+        let due = others.into_iter().flatten().min();
+        Some(due.map_or(self.election_deadline, |due| {
+            due.min(self.election_deadline)
+        }))
     }
 
     /// The next thing to do. Drained after every input, in order.
@@ -414,7 +429,8 @@ impl Consensus {
 
     /// Whether this member's votes and acknowledgements count (rules R21, R23).
     fn may_vote(&self) -> bool {
-        let lost_all = self.wiped && !mutation::is_on(Mutation::WipedVotes);
+        let may_have = self.wiped || !self.admission.is_admitted;
+        let lost_all = may_have && !mutation::is_on(Mutation::WipedVotes);
         let lost_some = self.damage.is_some() && !mutation::is_on(Mutation::DamagedVotes);
         !lost_all && !lost_some
     }

@@ -45,6 +45,10 @@ pub(super) enum Milestone {
     SnapshotInstalled(StateMeta),
     /// The damaged part of the log is repaired (rule R23).
     Repaired,
+    /// This member may vote (rule R21).
+    Admitted,
+    /// A peer's first life is known (rule R21).
+    PeerMet(MemberId),
 }
 
 #[derive(Debug)]
@@ -114,6 +118,8 @@ impl Outbox {
                     milestone = Some(Milestone::SnapshotInstalled(meta.clone()));
                 }
                 LogRecord::Repaired { .. } => milestone = Some(Milestone::Repaired),
+                LogRecord::Admitted => milestone = Some(Milestone::Admitted),
+                LogRecord::PeerMet { member, .. } => milestone = Some(Milestone::PeerMet(*member)),
                 LogRecord::Entry(_) | LogRecord::Truncate { .. } => {}
             }
         }

@@ -150,8 +150,10 @@ impl Progress {
     }
 
     /// The peer's log does not match at the conflict. Answers whether that is news; an answer to
-    /// an append of before the present probe is not. What a peer acknowledged stays so, unless its
-    /// disk lost it and its answers do not count any more.
+    /// an append of before the present probe is not. What a peer acknowledged stays so while entries
+    /// flow: an answer that says otherwise is an old one. A probe is asked about the last entry that
+    /// the peer is believed to have, so there it is believed, since its disk may have lost what it
+    /// acknowledged; should that be an old answer, it costs another probe.
     pub(super) fn conflicted(
         &mut self,
         conflict: &AppendConflict,
@@ -163,10 +165,11 @@ impl Progress {
             Flow::Stream => conflict.prev_index < self.next_index,
             Flow::Snapshot => false,
         };
-        if !is_current || (counts && conflict.prev_index <= self.match_index) {
+        let is_below = conflict.prev_index <= self.match_index;
+        if !is_current || (counts && is_below && self.flow == Flow::Stream) {
             return false;
         }
-        if !counts {
+        if !counts || is_below {
             self.match_index = self.match_index.min(before(conflict.first_index));
             self.verified = self.match_index;
         }
@@ -193,6 +196,8 @@ impl Progress {
         self.verified = verified;
         let last_sent = before(self.next_index);
         match self.flow {
+            // What it needs is being read: another read would only come later.
+            Flow::Probe { .. } if self.reading.is_some() => Resend::No,
             Flow::Probe { sent_at } => match sent_at {
                 Some(at) if now.millis_since(at) < resend_ms => Resend::No,
                 // A snapshot counts there before its record is durable and it is acknowledged: what

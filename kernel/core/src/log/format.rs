@@ -10,8 +10,9 @@
 //!         56 segment's number     64 term            72 vote (0: none)
 //!         80 last run before      88 its hash (0: none)
 //!         96 last entry before   104 known durable run   112 known durable entry
-//!        120 damaged up to (0: not)   128 flags u32 (1: wiped)   132 bootstrap's length u32
-//!        136 bootstrap entry's payload (rule R21)
+//!        120 damaged up to (0: not)   128 flags u8 (1: wiped, 2: not admitted)
+//!        129 number of peers met u8   130 0 u16          132 bootstrap's length u32
+//!        136 bootstrap entry's payload, then of each peer met: member, incarnation (rule R21)
 //!
 //! run      0 hash   8 "FMRN"      12 records' bytes u32
 //!         16 segment's number     24 offset in it
@@ -28,6 +29,8 @@
 //!
 //! A run can be judged without what is before it, so that recovery knows, from what is readable
 //! behind a damage, how far the log had been durable, and the last vote.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use folkmoot_proto::entry::{Entry, EntryKind};
@@ -52,6 +55,12 @@ const HEADER_FIXED_BYTES: usize = 136;
 const HEADER_MAGIC: &[u8; 8] = b"FMLOGSEG";
 const RUN_MAGIC: &[u8; 4] = b"FMRN";
 const FLAG_WIPED: u32 = 1;
+const FLAG_NOT_ADMITTED: u32 = 2;
+/// Where the number of peers met begins in the flags.
+const PEERS_MET_SHIFT: u32 = 8;
+/// Peers whose lives a log keeps.
+pub(crate) const PEERS_MET_MAX: usize = 16;
+const PEER_MET_BYTES: usize = 16;
 const HASH_BYTES: usize = 8;
 
 /// How far the log is known to be durable.
@@ -80,7 +89,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) durable: DurableMark,
     pub(crate) damaged_up_to: Option<LogIndex>,
     pub(crate) wiped: bool,
+    pub(crate) admitted: bool,
     pub(crate) bootstrap: Bytes,
+    pub(crate) peers_met: BTreeMap<MemberId, Incarnation>,
 }
 
 /// Why a block holds no header of this version.
@@ -93,14 +104,15 @@ pub(crate) enum NoHeader {
 }
 
 impl SegmentHeader {
-    /// Bytes of a header with a bootstrap entry of this length: whole blocks.
-    pub(crate) const fn bytes_with(bootstrap: usize) -> usize {
-        (HEADER_FIXED_BYTES + bootstrap).next_multiple_of(BLOCK_BYTES)
+    /// Bytes of a header with a bootstrap entry of this length and so many peers: whole blocks.
+    pub(crate) const fn bytes_with(bootstrap: usize, peers_met: usize) -> usize {
+        let variable = bootstrap + peers_met * PEER_MET_BYTES;
+        (HEADER_FIXED_BYTES + variable).next_multiple_of(BLOCK_BYTES)
     }
 
     /// The header's bytes, and its hash.
     pub(crate) fn encode(&self) -> (Vec<u8>, u64) {
-        let bytes = Self::bytes_with(self.bootstrap.len());
+        let bytes = Self::bytes_with(self.bootstrap.len(), self.peers_met.len());
         let mut out = Vec::with_capacity(bytes);
         out.put_u64(0);
         out.extend_from_slice(HEADER_MAGIC);
@@ -118,11 +130,21 @@ impl SegmentHeader {
         out.put_u64(self.durable.run);
         out.put_u64(self.durable.last.0);
         out.put_u64(self.damaged_up_to.map_or(0, |index| index.0));
-        out.put_u32(if self.wiped { FLAG_WIPED } else { 0 });
+        out.put_u32(self.flags());
         out.put_long(&self.bootstrap);
+        for (member, incarnation) in &self.peers_met {
+            out.put_u64(member.0);
+            out.put_u64(incarnation.0);
+        }
         let hash = put_hash(&mut out, xxh3_64);
         out.resize(bytes, 0);
         (out, hash)
+    }
+
+    fn flags(&self) -> u32 {
+        let wiped = if self.wiped { FLAG_WIPED } else { 0 };
+        let not_admitted = if self.admitted { 0 } else { FLAG_NOT_ADMITTED };
+        wiped | not_admitted | length_u32(self.peers_met.len()) << PEERS_MET_SHIFT
     }
 
     /// Reads the header at a segment's start; also its bytes and its hash.
@@ -139,7 +161,8 @@ impl SegmentHeader {
         }
         let bytes = fields.u32().map_err(invalid)? as usize;
         let header = Self::decode_fields(&mut fields).map_err(invalid)?;
-        let used = HEADER_FIXED_BYTES + header.bootstrap.len();
+        let used =
+            HEADER_FIXED_BYTES + header.bootstrap.len() + header.peers_met.len() * PEER_MET_BYTES;
         let hashed = segment.get(HASH_BYTES..used).ok_or(NoHeader::Invalid)?;
         if xxh3_64(hashed) != hash || bytes != used.next_multiple_of(BLOCK_BYTES) {
             return Err(NoHeader::Invalid);
@@ -148,7 +171,7 @@ impl SegmentHeader {
     }
 
     fn decode_fields(fields: &mut Fields) -> Result<Self, Malformed> {
-        Ok(Self {
+        let mut header = Self {
             cluster: fields.cluster()?,
             member: MemberId(fields.u64()?),
             incarnation: Incarnation(fields.u64()?),
@@ -166,12 +189,21 @@ impl SegmentHeader {
                 LogIndex::ZERO => None,
                 index => Some(index),
             },
-            wiped: fields.u32()? & FLAG_WIPED != 0,
-            bootstrap: {
-                let length = fields.u32()? as usize;
-                fields.copied(length)?
-            },
-        })
+            wiped: false,
+            admitted: false,
+            bootstrap: Bytes::new(),
+            peers_met: BTreeMap::new(),
+        };
+        let flags = fields.u32()?;
+        header.wiped = flags & FLAG_WIPED != 0;
+        header.admitted = flags & FLAG_NOT_ADMITTED == 0;
+        let length = fields.u32()? as usize;
+        header.bootstrap = fields.copied(length)?;
+        for _ in 0..flags >> PEERS_MET_SHIFT {
+            let member = MemberId(fields.u64()?);
+            header.peers_met.insert(member, Incarnation(fields.u64()?));
+        }
+        Ok(header)
     }
 }
 
@@ -312,6 +344,8 @@ mod tag {
     pub(super) const SNAPSHOT_INSTALLED: u8 = 4;
     pub(super) const REPAIRED: u8 = 5;
     pub(super) const DAMAGED: u8 = 6;
+    pub(super) const ADMITTED: u8 = 7;
+    pub(super) const PEER_MET: u8 = 8;
 }
 
 impl StoredRecord {
@@ -321,6 +355,8 @@ impl StoredRecord {
     /// - 2 entry: index, term, last zxid (8 each), kind (1), payload
     /// - 3 truncate, 5 repaired, 6 damaged: index
     /// - 4 snapshot installed: [`encode_state_meta`]
+    /// - 7 admitted: nothing
+    /// - 8 peer met: member, incarnation (8 each)
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Asked(LogRecord::HardState { term, vote }) => {
@@ -346,6 +382,19 @@ impl StoredRecord {
             }
             Self::Asked(LogRecord::Repaired { up_to }) => put_index(out, tag::REPAIRED, *up_to),
             Self::Damaged { up_to } => put_index(out, tag::DAMAGED, *up_to),
+            Self::Asked(LogRecord::Admitted) => {
+                out.push(tag::ADMITTED);
+                out.put_u32(0);
+            }
+            Self::Asked(LogRecord::PeerMet {
+                member,
+                incarnation,
+            }) => {
+                out.push(tag::PEER_MET);
+                out.put_u32(16);
+                out.put_u64(member.0);
+                out.put_u64(incarnation.0);
+            }
         }
     }
 
@@ -378,6 +427,11 @@ impl StoredRecord {
             tag::DAMAGED => Self::Damaged {
                 up_to: fields.index()?,
             },
+            tag::ADMITTED => Self::Asked(LogRecord::Admitted),
+            tag::PEER_MET => Self::Asked(LogRecord::PeerMet {
+                member: MemberId(fields.u64()?),
+                incarnation: Incarnation(fields.u64()?),
+            }),
             _ => return Err(Malformed("its tag is unknown")),
         };
         if !fields.is_empty() {
@@ -390,7 +444,8 @@ impl StoredRecord {
 /// Bytes of a record as encoded.
 pub(crate) fn encoded_bytes(record: &LogRecord) -> usize {
     match record {
-        LogRecord::HardState { .. } => RECORD_HEADER_BYTES + 16,
+        LogRecord::HardState { .. } | LogRecord::PeerMet { .. } => RECORD_HEADER_BYTES + 16,
+        LogRecord::Admitted => RECORD_HEADER_BYTES,
         LogRecord::Entry(entry) => ENTRY_OVERHEAD_BYTES + entry.payload.len(),
         LogRecord::Truncate { .. } | LogRecord::Repaired { .. } => RECORD_HEADER_BYTES + 8,
         LogRecord::SnapshotInstalled { meta } => {

@@ -28,10 +28,16 @@ impl RunSpan {
                 self.highest = self.highest.max(entry.index);
             }
             StoredRecord::Asked(LogRecord::Truncate { last }) => self.truncate(*last),
-            StoredRecord::Asked(LogRecord::SnapshotInstalled { .. }) => {
+            StoredRecord::Asked(LogRecord::SnapshotInstalled { meta }) => {
                 self.truncate(LogIndex::ZERO);
+                self.highest = self.highest.max(meta.index);
             }
-            StoredRecord::Asked(LogRecord::HardState { .. } | LogRecord::Repaired { .. })
+            StoredRecord::Asked(
+                LogRecord::HardState { .. }
+                | LogRecord::Repaired { .. }
+                | LogRecord::Admitted
+                | LogRecord::PeerMet { .. },
+            )
             | StoredRecord::Damaged { .. } => {}
         }
     }

@@ -64,7 +64,7 @@ impl LogConfig {
     /// bootstrap entry of `bootstrap_bytes`.
     #[must_use]
     pub const fn entry_bytes_max(&self, bootstrap_bytes: usize) -> usize {
-        let header = SegmentHeader::bytes_with(bootstrap_bytes);
+        let header = SegmentHeader::bytes_with(bootstrap_bytes, format::PEERS_MET_MAX);
         (self.segment_bytes as usize)
             .saturating_sub(header + format::RUN_HEADER_BYTES + format::ENTRY_OVERHEAD_BYTES)
     }
@@ -74,10 +74,11 @@ impl LogConfig {
 /// which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogOrigin {
-    /// The cluster is being bootstrapped: consensus appends entry 1 from the bootstrap file.
+    /// As far as the member knows the cluster is being bootstrapped: consensus appends entry 1 from
+    /// the bootstrap file. Until a [`LogRecord::Admitted`] the log says at every start that nobody
+    /// else has confirmed that (rule R21).
     Bootstrap,
-    /// The member's folder was lost. Until a [`LogRecord::Repaired`] the log says so at every start
-    /// (rule R21).
+    /// The member's folder was lost. The log says so at every start (rule R21).
     Wiped,
 }
 
@@ -288,7 +289,10 @@ impl Log {
                 self.last = meta.index;
                 self.unwritten.clear();
             }
-            LogRecord::HardState { .. } | LogRecord::Repaired { .. } => {}
+            LogRecord::HardState { .. }
+            | LogRecord::Repaired { .. }
+            | LogRecord::Admitted
+            | LogRecord::PeerMet { .. } => {}
         }
     }
 
@@ -421,9 +425,9 @@ impl Log {
     }
 
     /// Bytes of records that the current segment still takes.
-    const fn records_room(&self) -> usize {
+    fn records_room(&self) -> usize {
         let header = if self.segments.current.end == 0 {
-            SegmentHeader::bytes_with(self.tail.bootstrap.len())
+            SegmentHeader::bytes_with(self.tail.bootstrap.len(), self.tail.peers_met.len())
         } else {
             0
         };

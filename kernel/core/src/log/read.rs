@@ -121,7 +121,12 @@ fn read_run(
                 entries.retain(|entry| entry.index <= last);
             }
             StoredRecord::Asked(LogRecord::SnapshotInstalled { .. }) => entries.clear(),
-            StoredRecord::Asked(LogRecord::HardState { .. } | LogRecord::Repaired { .. })
+            StoredRecord::Asked(
+                LogRecord::HardState { .. }
+                | LogRecord::Repaired { .. }
+                | LogRecord::Admitted
+                | LogRecord::PeerMet { .. },
+            )
             | StoredRecord::Damaged { .. } => {}
         }
     }

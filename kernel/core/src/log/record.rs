@@ -2,7 +2,7 @@
 
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{LogIndex, MemberId, Term};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term};
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,5 +30,14 @@ pub enum LogRecord {
     Repaired {
         /// The last entry that may be trusted.
         up_to: LogIndex,
+    },
+    /// The others know no other life of this folder: the member may vote (rule R21).
+    Admitted,
+    /// A peer has told which life of its folder it is in; another one is not admitted (rule R21).
+    PeerMet {
+        /// The peer.
+        member: MemberId,
+        /// The life.
+        incarnation: Incarnation,
     },
 }

@@ -66,7 +66,8 @@ impl Log {
         current: Option<&StateMeta>,
         prepared: Option<&StateMeta>,
     ) -> Result<Recovered, RecoverError> {
-        let mut scan = Scan::new(config);
+        let covered = current.map_or(LogIndex::ZERO, |meta| meta.index);
+        let mut scan = Scan::new(config, covered);
         let mut files = reader.segments()?;
         files.sort_unstable();
         for (number, bytes) in &files {
@@ -74,7 +75,6 @@ impl Log {
             scan.file(*number, Bytes::from(content))?;
         }
         let (base, state_meta, snapshot) = scan.base(current, prepared)?;
-        let covered = current.map_or(LogIndex::ZERO, |meta| meta.index);
         let terms = scan
             .terms
             .after(base.as_ref().map_or(LogIndex::ZERO, |meta| meta.index));
@@ -103,6 +103,8 @@ pub(crate) fn recovered_empty(tail: &Tail) -> RecoveredLog {
         last_zxid: Zxid::ZERO,
         damaged_up_to: tail.damaged_up_to,
         wiped: tail.wiped,
+        admitted: tail.admitted,
+        peers_met: tail.peers_met.clone(),
     }
 }
 
@@ -164,6 +166,8 @@ impl Log {
 /// Follows the chain through the files.
 struct Scan<'a> {
     config: &'a LogConfig,
+    /// A checkpoint here is durable.
+    covered: LogIndex,
     /// None before the first segment with a header.
     tail: Option<Tail>,
     /// The last entry before the first segment.
@@ -190,9 +194,10 @@ struct ChainEnd {
 }
 
 impl<'a> Scan<'a> {
-    fn new(config: &'a LogConfig) -> Self {
+    fn new(config: &'a LogConfig, covered: LogIndex) -> Self {
         Self {
             config,
+            covered,
             tail: None,
             log_after: LogIndex::ZERO,
             chain: VecDeque::new(),
@@ -231,6 +236,11 @@ impl<'a> Scan<'a> {
                 Tail::before(&header)
             }
             Some(tail) if tail.is_continued_by(&header) => tail,
+            Some(_) if header.last <= self.covered => {
+                self.begin_anew();
+                self.log_after = header.last;
+                Tail::before(&header)
+            }
             Some(tail) => {
                 self.tail = Some(tail);
                 self.beyond.push(number);
@@ -256,6 +266,17 @@ impl<'a> Scan<'a> {
         self.evidence
             .search(number, &content, searched_from, self.config.incarnation);
         Ok(())
+    }
+
+    /// Forgets the segments so far: a segment follows whose header repeats what must outlive them
+    /// (rule R24), and a checkpoint covers the rest. That a covered segment is damaged is no loss.
+    fn begin_anew(&mut self) {
+        let former = std::mem::replace(self, Self::new(self.config, self.covered));
+        self.highest_number = former.highest_number;
+        self.beyond = former.beyond;
+        self.beyond
+            .extend(former.chain.iter().map(|segment| segment.number));
+        self.unused = former.unused;
     }
 
     fn check_owner(&self, header: &SegmentHeader) -> Result<(), RecoverError> {

@@ -1,11 +1,13 @@
 //! Where a log ends: all that its next run or its next segment's header states.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use folkmoot_proto::entry::EntryKind;
-use folkmoot_proto::{LogIndex, MemberId, Term};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term};
 
 use super::bytes::Malformed;
-use super::format::{DurableMark, RunHeader, SegmentHeader, StoredRecord};
+use super::format::{DurableMark, PEERS_MET_MAX, RunHeader, SegmentHeader, StoredRecord};
 use super::{LogConfig, LogRecord, SegmentNumber};
 use crate::mutation::{self, Mutation};
 
@@ -22,7 +24,9 @@ pub(crate) struct Tail {
     pub(crate) hash: u64,
     pub(crate) damaged_up_to: Option<LogIndex>,
     pub(crate) wiped: bool,
+    pub(crate) admitted: bool,
     pub(crate) bootstrap: Bytes,
+    pub(crate) peers_met: BTreeMap<MemberId, Incarnation>,
 }
 
 impl Tail {
@@ -36,7 +40,9 @@ impl Tail {
             hash: 0,
             damaged_up_to: None,
             wiped,
+            admitted: false,
             bootstrap: Bytes::new(),
+            peers_met: BTreeMap::new(),
         }
     }
 
@@ -50,7 +56,9 @@ impl Tail {
             hash: header.last_hash,
             damaged_up_to: header.damaged_up_to,
             wiped: header.wiped,
+            admitted: header.admitted,
             bootstrap: header.bootstrap.clone(),
+            peers_met: header.peers_met.clone(),
         }
     }
 
@@ -89,7 +97,16 @@ impl Tail {
             }
             StoredRecord::Asked(LogRecord::Repaired { up_to }) => {
                 self.damaged_up_to = self.damaged_up_to.filter(|damaged| damaged > up_to);
-                self.wiped = false;
+            }
+            StoredRecord::Asked(LogRecord::Admitted) => self.admitted = true,
+            StoredRecord::Asked(LogRecord::PeerMet {
+                member,
+                incarnation,
+            }) => {
+                self.peers_met.insert(*member, *incarnation);
+                if self.peers_met.len() > PEERS_MET_MAX {
+                    return Err(Malformed("it holds more peers than a cluster has"));
+                }
             }
             StoredRecord::Damaged { up_to } => {
                 self.damaged_up_to = self.damaged_up_to.max(Some(*up_to));
@@ -119,7 +136,9 @@ impl Tail {
             durable,
             damaged_up_to: self.damaged_up_to,
             wiped: self.wiped,
+            admitted: self.admitted,
             bootstrap: self.bootstrap.clone(),
+            peers_met: self.peers_met.clone(),
         }
     }
 

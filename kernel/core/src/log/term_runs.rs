@@ -29,7 +29,12 @@ impl TermRuns {
                 self.runs.clear();
                 self.last = meta.index;
             }
-            StoredRecord::Asked(LogRecord::HardState { .. } | LogRecord::Repaired { .. })
+            StoredRecord::Asked(
+                LogRecord::HardState { .. }
+                | LogRecord::Repaired { .. }
+                | LogRecord::Admitted
+                | LogRecord::PeerMet { .. },
+            )
             | StoredRecord::Damaged { .. } => {}
         }
     }

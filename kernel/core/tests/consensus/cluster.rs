@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use folkmoot_core::consensus::{
-    Action, Consensus, ConsensusConfig, LogRead, LogReadId, ProposeRefused, ProposedBatch, Role,
+    Action, Consensus, ConsensusConfig, LogRead, LogReadId, ProposeRefused, ProposedBatch,
+    RecoveredLog, Role,
 };
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ConsensusMessage, ReadContext};
 use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{LogIndex, MemberId, Term, Tick, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term, Tick, Zxid};
 
 use crate::disk::Disk;
 use crate::fixtures::{bootstrap, config, member, meta};
@@ -50,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) applied: LogIndex,
     pub(crate) log_reads: VecDeque<(LogReadId, LogIndex, LogIndex)>,
     runs: u64,
+    /// How many folders it has had.
+    lives: u64,
     /// How fast its clock runs; nothing that is promised may rest on clocks.
     pub(crate) clock_percent: u64,
 }
@@ -78,11 +81,21 @@ impl Cluster {
             let mut config = config(id);
             configure(&mut config);
             let seed = seed.wrapping_add(id);
-            let machine = Consensus::bootstrap(config, bootstrap(voters), seed, cluster.now);
+            let log = RecoveredLog::empty();
+            let machine = Consensus::start(config, log, bootstrap(voters), seed, cluster.now);
             cluster.node(member(id)).machine = Some(machine.unwrap());
             cluster.carry_out(member(id));
         }
+        cluster.meet();
         cluster
+    }
+
+    /// The members introduce themselves, and are admitted.
+    fn meet(&mut self) {
+        for id in self.ids() {
+            self.time_out(id);
+        }
+        self.settle();
     }
 
     /// Members with these disks, all of them down.
@@ -98,6 +111,7 @@ impl Cluster {
             applied: LogIndex::ZERO,
             log_reads: VecDeque::new(),
             runs: 0,
+            lives: 1,
             clock_percent: 100,
         };
         Self {
@@ -159,15 +173,11 @@ impl Cluster {
         node.runs += 1;
         let mut config = config(id.0);
         config.run = node.runs + 1;
+        config.incarnation = Incarnation(node.lives);
         configure(&mut config);
         let log = node.disk.recover();
         node.applied = log.applied;
-        let is_new = log.last_index == LogIndex::ZERO && !log.wiped;
-        let machine = if is_new {
-            Consensus::bootstrap(config, bootstrap(voters), seed, now)
-        } else {
-            Consensus::recover(config, log, seed, now)
-        };
+        let machine = Consensus::start(config, log, bootstrap(voters), seed, now);
         node.machine = Some(machine.unwrap());
         self.carry_out(id);
     }
@@ -184,6 +194,15 @@ impl Cluster {
     pub(crate) fn wipe(&mut self, id: MemberId) {
         self.a_disk_is_lost = true;
         self.node(id).disk = Disk::wiped();
+    }
+
+    /// Takes everything from a member that is down, as where a machine is set up again: nothing says
+    /// that there was a folder (rule R21).
+    pub(crate) fn rebuild(&mut self, id: MemberId) {
+        self.a_disk_is_lost = true;
+        let node = self.node(id);
+        node.disk = Disk::default();
+        node.lives += 1;
     }
 
     /// Takes the last `lost` records of synced entries from a member that is down (rule R23).
@@ -413,7 +432,9 @@ impl Cluster {
                 Action::SnapshotNeeded { to } => self.send_snapshot(id, to),
                 Action::ReadReady { context, index } => self.check_read(context, Some(index)),
                 Action::ReadLost { context } => self.check_read(context, None),
-                Action::Deposed { .. } | Action::LeaderChanged { .. } => {}
+                Action::Deposed { .. }
+                | Action::LeaderChanged { .. }
+                | Action::NotAdmitted { .. } => {}
             }
         }
     }

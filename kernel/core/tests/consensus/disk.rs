@@ -1,13 +1,13 @@
 //! A member's disk: what was written, and how much of it is synced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use folkmoot_core::consensus::{PersistId, RecoveredLog};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{LogIndex, MemberId, Term, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term, Zxid};
 
 /// The log's records: those that survive a crash, and those that are still to be synced.
 #[derive(Clone, Default)]
@@ -29,12 +29,15 @@ pub(crate) struct Replayed {
     pub(crate) bootstrap: Bytes,
     pub(crate) entries: Vec<Entry>,
     pub(crate) repaired: bool,
+    pub(crate) admitted: bool,
+    pub(crate) peers_met: BTreeMap<MemberId, Incarnation>,
     pub(crate) installed: Option<StateMeta>,
 }
 
 impl Disk {
-    /// A disk that holds these records.
-    pub(crate) fn of(synced: Vec<LogRecord>) -> Self {
+    /// A disk that holds these records, of a member that was admitted.
+    pub(crate) fn of(mut synced: Vec<LogRecord>) -> Self {
+        synced.insert(0, LogRecord::Admitted);
         Self {
             synced,
             ..Self::default()
@@ -132,6 +135,8 @@ impl Disk {
                 .map_or(base_zxid, |entry| entry.last_zxid),
             damaged_up_to: self.damaged_up_to.filter(|_| !log.repaired),
             wiped: self.wiped,
+            admitted: log.admitted,
+            peers_met: log.peers_met,
         }
     }
 
@@ -154,6 +159,11 @@ impl Disk {
                     log.installed = Some(meta);
                 }
                 LogRecord::Repaired { .. } => log.repaired = true,
+                LogRecord::Admitted => log.admitted = true,
+                LogRecord::PeerMet {
+                    member,
+                    incarnation,
+                } => drop(log.peers_met.insert(member, incarnation)),
             }
         }
         if let Some(checkpoint) = self

@@ -103,6 +103,8 @@ pub(crate) fn log(voters: u64, in_term: u64, terms: &[u64]) -> RecoveredLog {
         last_zxid: last.last_zxid,
         damaged_up_to: None,
         wiped: false,
+        admitted: true,
+        peers_met: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use folkmoot_core::consensus::{Action, Consensus, RecoverError, RecoveredLog, bootstrap_entry};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::peer::{AppendConflict, ConsensusMessage};
-use folkmoot_proto::{LogIndex, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, Zxid};
 
 use crate::fixtures::*;
 
@@ -94,7 +94,8 @@ fn committed_entries_follow_what_is_applied() {
 /// R21: entry 1 is the bootstrap file, byte for byte, and is written first.
 #[test]
 fn r21_a_new_member_writes_entry_1_first() {
-    let mut machine = Consensus::bootstrap(config(1), bootstrap(3), 1, at(0)).unwrap();
+    let mut machine =
+        Consensus::start(config(1), RecoveredLog::empty(), bootstrap(3), 1, at(0)).unwrap();
     let actions = drain(&mut machine);
     let first = bootstrap_entry(bootstrap(3));
     assert_eq!(records(&actions), [LogRecord::Entry(first)]);
@@ -111,7 +112,13 @@ fn r21_a_new_member_writes_entry_1_first() {
 fn r21_a_log_that_does_not_name_this_member_is_refused() {
     let refused = Consensus::recover(config(4), log(3, 3, &[3]), 1, at(0));
     assert!(matches!(refused, Err(RecoverError::NotAMember { .. })));
-    let refused = Consensus::bootstrap(config(1), Bytes::from_static(b"{}"), 1, at(0));
+    let refused = Consensus::start(
+        config(1),
+        RecoveredLog::empty(),
+        Bytes::from_static(b"{}"),
+        1,
+        at(0),
+    );
     assert!(matches!(refused, Err(RecoverError::Bootstrap(_))));
     let mut beyond = log(3, 3, &[3]);
     beyond.applied = index(3);
@@ -119,6 +126,132 @@ fn r21_a_log_that_does_not_name_this_member_is_refused() {
     assert!(matches!(refused, Err(RecoverError::Inconsistent { .. })));
     let refused = Consensus::recover(config(1), log(3, 2, &[3]), 1, at(0));
     assert!(matches!(refused, Err(RecoverError::Inconsistent { .. })));
+}
+
+/// A member of three with a log that was just made, whose entry 1 is durable.
+fn new_member() -> Consensus {
+    let log = RecoveredLog::empty();
+    let mut machine = Consensus::start(config(1), log, bootstrap(3), 1, at(0)).unwrap();
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_durable(at(0), write);
+    machine
+}
+
+fn introduced(known: u64) -> ConsensusMessage {
+    let known = Incarnation(known);
+    ConsensusMessage::Introduced { known }
+}
+
+/// R21: a member whose log was just made asks the others, again and again, and takes part once a
+/// majority of them know this life of its folder, and that is on its disk.
+#[test]
+fn r21_a_new_member_votes_when_the_others_know_it() {
+    let mut machine = new_member();
+    let question = ConsensusMessage::Introduce {
+        incarnation: Incarnation(1),
+    };
+    machine.handle_timeout(at(0));
+    let to_both = [(2, question.clone()), (3, question.clone())];
+    assert_eq!(sent(&drain(&mut machine)), to_both);
+    machine.handle_message(at(1), member(2), introduced(1));
+    machine.handle_message(at(1), member(2), introduced(1));
+    assert_eq!(
+        drain(&mut machine),
+        [],
+        "one of the others is no majority of them"
+    );
+    machine.handle_timeout(at(50));
+    assert_eq!(sent(&drain(&mut machine)), [(3, question)]);
+    machine.handle_message(at(60), member(3), introduced(1));
+    let actions = drain(&mut machine);
+    assert_eq!(records(&actions), [LogRecord::Admitted]);
+    machine.handle_message(at(61), member(2), vote_request(1, true, (1, 0)));
+    assert_eq!(
+        sent(&drain(&mut machine)),
+        [(2, vote_reply(0, true, false))],
+        "that is not durable"
+    );
+    machine.handle_durable(at(62), persist_id(&actions));
+    assert!(machine.status().may_vote);
+    machine.handle_message(at(63), member(2), vote_request(1, true, (1, 0)));
+    assert_eq!(sent(&drain(&mut machine)), [(2, vote_reply(1, true, true))]);
+}
+
+/// R21: a member of which another life is known follows, whatever the rest know.
+#[test]
+fn r21_a_member_of_which_another_life_is_known_is_not_admitted() {
+    let mut machine = new_member();
+    machine.handle_message(at(1), member(2), introduced(7));
+    assert_eq!(drain(&mut machine), [Action::NotAdmitted { by: member(2) }]);
+    for peer in [2, 3] {
+        machine.handle_message(at(2), member(peer), introduced(1));
+    }
+    machine.handle_timeout(at(2000));
+    assert_eq!(drain(&mut machine), []);
+    assert!(!machine.status().may_vote);
+}
+
+/// R21: what is said of a peer is on disk, and stays so.
+#[test]
+fn r21_a_peer_is_known_by_its_first_life() {
+    let mut machine = recover(1, log(3, 3, &[3]));
+    let ask = |machine: &mut Consensus, life| {
+        let incarnation = Incarnation(life);
+        let message = ConsensusMessage::Introduce { incarnation };
+        machine.handle_message(at(1), member(2), message);
+        drain(machine)
+    };
+    let actions = ask(&mut machine, 5);
+    let met = LogRecord::PeerMet {
+        member: member(2),
+        incarnation: Incarnation(5),
+    };
+    assert_eq!(records(&actions), [met]);
+    assert_eq!(sent(&actions), []);
+    assert_eq!(ask(&mut machine, 6), []);
+    machine.handle_durable(at(2), persist_id(&actions));
+    assert_eq!(sent(&drain(&mut machine)), [(2, introduced(5))]);
+    assert_eq!(sent(&ask(&mut machine, 6)), [(2, introduced(5))]);
+    let mut recovered = log(3, 3, &[3]);
+    recovered.peers_met.insert(member(2), Incarnation(5));
+    assert_eq!(
+        sent(&ask(&mut recover(1, recovered), 6)),
+        [(2, introduced(5))]
+    );
+}
+
+/// R23: a log that lost entry 1, too, is not taken for a new one: its term and its vote are kept.
+#[test]
+fn r23_a_damaged_log_without_entry_1_is_no_new_one() {
+    let damaged = RecoveredLog {
+        term: term(2),
+        vote: Some(member(3)),
+        damaged_up_to: Some(index(500)),
+        admitted: true,
+        ..RecoveredLog::empty()
+    };
+    let mut machine = Consensus::start(config(1), damaged, bootstrap(3), 1, at(0)).unwrap();
+    let actions = drain(&mut machine);
+    let raised = LogRecord::HardState {
+        term: term(3),
+        vote: None,
+    };
+    assert_eq!(records(&actions), [raised]);
+    machine.handle_durable(at(1), persist_id(&actions));
+    machine.handle_message(at(2), member(2), vote_request(4, false, (9, 1)));
+    let actions = drain(&mut machine);
+    machine.handle_durable(at(3), persist_id(&actions));
+    assert_eq!(
+        sent(&drain(&mut machine)),
+        [(2, vote_reply(4, false, false))]
+    );
+    let all = entries(3, &[4]);
+    machine.handle_message(at(4), member(3), append(4, (0, 0), 2, &all));
+    let actions = drain(&mut machine);
+    machine.handle_durable(at(5), persist_id(&actions));
+    let actions = drain(&mut machine);
+    machine.handle_durable(at(6), persist_id(&actions));
+    assert!(machine.status().may_vote, "it is repaired");
 }
 
 fn wiped() -> RecoveredLog {
@@ -138,7 +271,9 @@ fn wiped() -> RecoveredLog {
 #[test]
 fn r21_a_wiped_member_receives_and_does_not_vote() {
     let mut machine = recover(1, wiped());
-    assert_eq!(machine.poll_timeout(), None);
+    machine.handle_timeout(at(2000));
+    assert_eq!(drain(&mut machine), []);
+    let mut machine = recover(1, wiped());
     machine.handle_message(at(0), member(2), append(4, (2, 4), 2, &[]));
     let write = persist_id(&drain(&mut machine));
     machine.handle_durable(at(1), write);
@@ -161,7 +296,12 @@ fn r21_a_wiped_member_receives_and_does_not_vote() {
     assert_eq!(committed(&actions), [1, 2]);
     assert_eq!(machine.status().voters.len(), 3);
     assert!(!machine.status().may_vote);
-    assert_eq!(machine.poll_timeout(), None);
+    machine.handle_timeout(at(2000));
+    let lost = Action::LeaderChanged {
+        term: term(4),
+        leader: None,
+    };
+    assert_eq!(drain(&mut machine), [lost], "and it does not stand");
     machine.handle_message(at(9000), member(3), vote_request(9, true, (9, 8)));
     assert_eq!(
         sent(&drain(&mut machine)),
@@ -280,7 +420,7 @@ fn r23_a_damaged_member_counts_when_a_leader_elected_without_it_has_repaired_it(
     let actions = drain(&mut machine);
     assert_eq!(records(&actions), [raised]);
     machine.handle_durable(at(0), persist_id(&actions));
-    assert_eq!(machine.poll_timeout(), None);
+    assert!(machine.poll_timeout() > Some(at(500)), "it stands");
     // The leader of term 4, which may rest on acknowledgements that are lost, is deposed.
     machine.handle_message(at(1), member(2), heartbeat(4, 2, 9));
     let [(2, ConsensusMessage::HeartbeatReply { term: told, .. })] = sent(&drain(&mut machine))[..]

@@ -187,3 +187,29 @@ fn reads_that_wait_have_a_cap() {
         assert_eq!(lost(drain(machine)), 1);
     }
 }
+
+/// R16, R20: a member that may not vote notices as well that its leader is gone, and those who read
+/// there hear of it.
+#[test]
+fn r20_a_wiped_member_loses_its_reads_with_the_leader() {
+    let mut recovered = log(3, 3, &[3]);
+    recovered.wiped = true;
+    let mut machine = recover(1, recovered);
+    machine.handle_message(at(0), member(2), heartbeat(3, 0, 1));
+    drain(&mut machine);
+    machine.read_barrier(at(1), context(1, 1));
+    drain(&mut machine);
+    let due = machine.poll_timeout().unwrap();
+    assert!(due < at(1001), "{due:?}");
+    machine.handle_timeout(at(1001));
+    let actions = drain(&mut machine);
+    let lost = Action::ReadLost {
+        context: context(1, 1),
+    };
+    assert!(actions.contains(&lost), "{actions:?}");
+    let leaderless = Action::LeaderChanged {
+        term: term(3),
+        leader: None,
+    };
+    assert!(actions.contains(&leaderless), "{actions:?}");
+}

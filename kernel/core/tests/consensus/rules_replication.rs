@@ -406,6 +406,76 @@ fn old_entries_are_read_back_or_a_snapshot_is_needed() {
     );
 }
 
+/// A read for a peer is waited for, however often the peer answers meanwhile.
+#[test]
+fn entries_are_read_back_once() {
+    let mut recovered = log(3, 3, &[2, 2, 3, 3]);
+    recovered.recent.drain(..3);
+    let mut machine = elected(recover(1, recovered));
+    machine.handle_message(at(1000), member(2), append_conflict(4, 5, None, 2));
+    let mut reads = Vec::new();
+    for round in 2..=12 {
+        machine.handle_timeout(at(1000 + 50 * round));
+        machine.handle_message(
+            at(1000 + 50 * round),
+            member(2),
+            heartbeat_reply(4, round, 0),
+        );
+        for action in drain(&mut machine) {
+            if let Action::ReadLog { id, .. } = action {
+                reads.push(id);
+            }
+        }
+    }
+    assert_eq!(reads, [LogReadId(1)]);
+    let entries = vec![entry(2, 2)];
+    let id = LogReadId(1);
+    machine.handle_log_read(at(1700), LogRead { id, entries });
+    let [
+        (
+            2,
+            ConsensusMessage::Append {
+                prev_index,
+                entries,
+                ..
+            },
+        ),
+    ] = &sent(&drain(&mut machine))[..]
+    else {
+        panic!("no append");
+    };
+    assert_eq!((*prev_index, &entries[..]), (index(1), &[entry(2, 2)][..]));
+}
+
+/// A peer whose disk lost what it acknowledged, and that does not know, is sent it again.
+#[test]
+fn what_a_peer_lost_unnoticed_is_sent_again() {
+    let mut machine = settled_leader(3, &[3]);
+    machine.propose(at(1000), batch(4, 2, 3)).unwrap();
+    machine.handle_message(at(1000), member(2), append_ok(4, 1, 4));
+    drain(&mut machine);
+    machine.propose(at(1001), batch(4, 3, 4)).unwrap();
+    drain(&mut machine);
+    let mut firsts = Vec::new();
+    for round in 2..=20 {
+        let now = at(1000 + 50 * round);
+        machine.handle_timeout(now);
+        machine.handle_message(now, member(2), heartbeat_reply(4, round, 0));
+        machine.handle_message(now, member(3), heartbeat_reply(4, round, 0));
+        for (to, message) in sent(&drain(&mut machine)) {
+            if let (2, ConsensusMessage::Append { prev_index, .. }) = (to, message) {
+                firsts.push(prev_index.0);
+                let answer = append_conflict(4, prev_index.0, None, 3);
+                if prev_index.0 > 2 {
+                    machine.handle_message(now, member(2), answer);
+                }
+            }
+        }
+    }
+    assert_eq!(firsts.first(), Some(&4), "{firsts:?}");
+    assert!(firsts.contains(&2), "{firsts:?}");
+}
+
 /// What a correct leader can not have sent is dropped without an answer.
 #[test]
 fn nonsense_is_dropped() {

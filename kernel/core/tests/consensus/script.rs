@@ -15,6 +15,7 @@
 //! | `cut A B`, `isolate M`, `heal` | nothing gets from `A` to `B`; to and from `M`; all does |
 //! | `crash M`, `start M` | what `M` did not sync is lost; it starts again |
 //! | `wipe M`, `damage M N` | a crashed member loses its disk, or its last `N` entries |
+//! | `rebuild M` | a crashed member loses its disk, and does not know |
 //! | `compact M` | `M` recycles its log up to what is applied |
 //! | `transfer A B` | `A` hands leadership to `B` |
 //! | `read M` | `M` asks for a read barrier |
@@ -101,6 +102,7 @@ fn act(cluster: &mut Cluster, command: &str, rest: &[&str]) -> Option<Result<(),
         ("crash", [m]) => cluster.crash(id(m), 0),
         ("start", [m]) => cluster.start(id(m)),
         ("wipe", [m]) => cluster.wipe(id(m)),
+        ("rebuild", [m]) => cluster.rebuild(id(m)),
         ("damage", [m, lost]) => cluster.damage(id(m), number(lost) as usize),
         ("compact", [m]) => cluster.compact(id(m)),
         ("transfer", [a, b]) => {

@@ -293,6 +293,36 @@ fn r21_a_wiped_member_is_filled_and_does_not_count() {
     );
 }
 
+/// R21: a machine that is set up again has forgotten what it acknowledged, and elects nobody who
+/// lacks it.
+#[test]
+fn r21_a_rebuilt_member_elects_nobody() {
+    three(
+        "elect 1
+         pass 100
+         isolate 2
+         lose-all
+         propose 1 a
+         pass 400
+         commit 1 3
+         crash 3
+         rebuild 3
+         crash 1
+         lose-all
+         heal
+         start 3
+         pass 5000
+         follows 2
+         votes 3 false
+         start 1
+         pass 3000
+         votes 3 false
+         propose 1 b
+         pass 1000
+         all 5",
+    );
+}
+
 /// R21: with a leader that no longer has entry 1, the members come with the snapshot.
 #[test]
 fn r21_a_wiped_member_learns_the_members_from_a_snapshot() {

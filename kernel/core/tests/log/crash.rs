@@ -1,7 +1,7 @@
 //! A crash at every operation of random stories (rules R22 to R25).
 
 use folkmoot_core::log::LogRecord;
-use folkmoot_proto::{LogIndex, MemberId, Term, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term, Zxid};
 
 use crate::disk::Fate;
 use crate::world::{World, meta};
@@ -63,6 +63,11 @@ pub(crate) fn crash_everywhere(seed: u64, steps: usize, seen: &mut Seen) {
 fn advance(world: &mut World, dice: &mut Dice, seen: &mut Seen) {
     let held = world.held().clone();
     match dice.below(10) {
+        0 if dice.below(4) == 0 => world.append(vec![LogRecord::Admitted]),
+        0 if dice.below(3) == 0 => world.append(vec![LogRecord::PeerMet {
+            member: MemberId(1 + dice.below(4)),
+            incarnation: Incarnation(dice.bits()),
+        }]),
         0 => {
             let term = Term(held.term.0 + 1 + dice.below(2));
             let vote = [None, Some(MemberId(1)), Some(MemberId(2))][dice.below(3) as usize];

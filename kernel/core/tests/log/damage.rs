@@ -284,3 +284,27 @@ pub(crate) fn checkpoint_ahead() {
         Err(RecoverError::CheckpointDiffers { log: Term(1), .. })
     ));
 }
+
+/// Damage to what a checkpoint covers is no loss, wherever the segment behind it begins.
+pub(crate) fn every_byte_of_covered_drains(kind: Kind) {
+    let mut world = settled();
+    let last = world.held().last();
+    let covered = LogIndex(last.0 - 2);
+    world.checkpoint(covered);
+    let drains = drains(&world);
+    let (in_last, _, _) = *drains.last().unwrap();
+    let mut damaged = 0;
+    for (segment, start, end) in drains {
+        for at in (start..end).filter(|at| segment < in_last && at % 7 == 0) {
+            let disk = world
+                .disk
+                .damaged(segment, |bytes| kind.damage(bytes, at, end));
+            let state = recover(&world, &disk).state;
+            assert_eq!(state.damaged_up_to, None, "segment {segment}, byte {at}");
+            assert_eq!((state.applied, state.last_index), (covered, last));
+            assert_eq!((state.term, state.vote), (Term(4), Some(MemberId(3))));
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 1000, "{damaged}");
+}

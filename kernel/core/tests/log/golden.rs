@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use folkmoot_core::log::{LogFile, LogReader as _, LogRecord, SegmentNumber};
 use folkmoot_proto::entry::{Entry, EntryKind};
-use folkmoot_proto::{LogIndex, MemberId, Term, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term, Zxid};
 
 use crate::world::{World, meta};
 
@@ -38,6 +38,11 @@ fn story() -> World {
             meta: meta(LogIndex(9), Term(2), Zxid(40)),
         },
         LogRecord::Repaired { up_to: LogIndex(9) },
+        LogRecord::Admitted,
+        LogRecord::PeerMet {
+            member: MemberId(3),
+            incarnation: Incarnation(0x55),
+        },
     ]);
     world.settle();
     world.append_entries(&[30_000]);

@@ -53,6 +53,14 @@ fn lost_data_is_told() {
     }
 }
 
+/// Rule R24: a checkpoint and the header of a segment behind it stand for the segments before.
+#[test]
+fn covered_data_may_be_damaged() {
+    for kind in Kind::ALL {
+        damage::every_byte_of_covered_drains(kind);
+    }
+}
+
 /// Rule R23: a missing or damaged segment is told or refused, never taken for the log's end.
 #[test]
 fn lost_segment_is_told() {

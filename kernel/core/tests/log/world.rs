@@ -1,5 +1,7 @@
 //! One member's log on a model disk, beside an oracle that says what it must hold.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use folkmoot_core::consensus::{PersistId, RecoveredLog};
 use folkmoot_core::log::{
@@ -29,6 +31,8 @@ pub(crate) fn config() -> LogConfig {
 pub(crate) struct Held {
     pub(crate) term: Term,
     pub(crate) vote: Option<MemberId>,
+    pub(crate) admitted: bool,
+    pub(crate) peers_met: BTreeMap<MemberId, Incarnation>,
     /// The snapshot's entry on which the entries continue, and its zxid.
     pub(crate) base: (LogIndex, Zxid),
     pub(crate) entries: Vec<Entry>,
@@ -39,6 +43,8 @@ impl Held {
         Self {
             term: Term::ZERO,
             vote: None,
+            admitted: false,
+            peers_met: BTreeMap::new(),
             base: (LogIndex::ZERO, Zxid::ZERO),
             entries: Vec::new(),
         }
@@ -76,6 +82,11 @@ impl Held {
                 self.entries.clear();
             }
             LogRecord::Repaired { .. } => {}
+            LogRecord::Admitted => self.admitted = true,
+            LogRecord::PeerMet {
+                member,
+                incarnation,
+            } => drop(self.peers_met.insert(*member, *incarnation)),
         }
     }
 
@@ -310,6 +321,8 @@ pub(crate) fn found(recovered: &Recovered, disk: &ModelDisk) -> Held {
     Held {
         term: state.term,
         vote: state.vote,
+        admitted: state.admitted,
+        peers_met: state.peers_met.clone(),
         base,
         entries,
     }
@@ -345,6 +358,7 @@ fn is_same(found: &Held, promised: &Held, state: &RecoveredLog) -> bool {
     let base = promised.base.0 == found.base.0
         || (promised.base.0 < found.base.0 && found.base.0 == state.applied);
     base && (found.term, found.vote) == (promised.term, promised.vote)
+        && (found.admitted, &found.peers_met) == (promised.admitted, &promised.peers_met)
         && found.last() == promised.last().max(found.base.0)
         && found.entries.iter().eq(visible)
 }

@@ -154,6 +154,14 @@ fn drain(consensus: &mut Consensus, outbox: &mut Outbox) {
                 outbox.snapshots.push(to);
                 continue;
             }
+            Action::NotAdmitted { by } => {
+                tracing::error!(
+                    %by,
+                    "another life of this member's data folder is known to a peer: this one \
+                     follows, and can neither vote nor count for a quorum"
+                );
+                continue;
+            }
             Action::SnapshotInstalled { meta } => {
                 outbox.events.push(FifoItem::Replace(meta));
                 continue;

@@ -128,6 +128,16 @@ impl Cluster {
             .expect("the member ends well");
     }
 
+    /// Puts the files of the member at `index`, which is stopped, back to what they were before its
+    /// first start, as where its machine is set up again.
+    pub(crate) fn rebuild(&mut self, index: usize) {
+        let config = &self.configs[index];
+        std::fs::remove_dir_all(&config.data).expect("removable");
+        let mut mark = config.bootstrap.clone().into_os_string();
+        mark.push(format!(".begun-by-{}", config.member));
+        std::fs::remove_file(mark).expect("removable");
+    }
+
     pub(crate) fn client_address(&self, index: usize) -> SocketAddr {
         self.configs[index].client.listen
     }

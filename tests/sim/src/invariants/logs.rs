@@ -104,7 +104,10 @@ impl MemberLog {
                     .map(|(id, _)| (id, LogIndex::ZERO))
                     .collect();
             }
-            LogRecord::HardState { .. } | LogRecord::Repaired { .. } => {}
+            LogRecord::HardState { .. }
+            | LogRecord::Repaired { .. }
+            | LogRecord::Admitted
+            | LogRecord::PeerMet { .. } => {}
         }
     }
 }

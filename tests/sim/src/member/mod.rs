@@ -189,6 +189,9 @@ pub(crate) struct Member {
     /// Counts processes; what was meant for an earlier one is not given to a later one.
     pub(crate) life: u64,
     folder: u64,
+    /// A wiped folder left a mark beside it, by which the member knows (rule R21): a machine that was
+    /// set up again has none.
+    marked: bool,
     process: Option<Process>,
     paused: bool,
     /// Only the execution thread stands still: a guest that takes its time.
@@ -252,6 +255,7 @@ impl Member {
             rotted: false,
             life: 0,
             folder: 1,
+            marked: false,
             process: None,
             paused: false,
             stalled_until: Moment::START,
@@ -414,6 +418,7 @@ impl Member {
         self.model.wipe();
         self.store.wipe();
         self.folder += 1;
+        self.marked = self.dice.chance(500);
         self.began = false;
         self.rotted = false;
         ctx.checks.wiped(self.id);

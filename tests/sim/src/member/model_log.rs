@@ -1,14 +1,14 @@
 //! A log that keeps records as they are, for clusters of consensus alone: what is durable, and what
 //! a crash takes. The encoded log has a simulated disk of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use folkmoot_core::consensus::{LogRead, PersistId, RecoveredLog};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::record::StateMeta;
-use folkmoot_proto::{LogIndex, MemberId, Term, Zxid};
+use folkmoot_proto::{Incarnation, LogIndex, MemberId, Term, Zxid};
 
 use super::LogAsk;
 use crate::dice::Dice;
@@ -21,6 +21,8 @@ pub(crate) struct ModelLog {
     base: Option<StateMeta>,
     bootstrap: Bytes,
     entries: VecDeque<Entry>,
+    admitted: bool,
+    peers_met: BTreeMap<MemberId, Incarnation>,
     pending: VecDeque<(PersistId, Vec<LogRecord>)>,
 }
 
@@ -125,6 +127,8 @@ impl ModelLog {
             last_zxid: last.map_or(base_zxid, |entry| entry.last_zxid),
             damaged_up_to: None,
             wiped,
+            admitted: self.admitted,
+            peers_met: self.peers_met.clone(),
         }
     }
 
@@ -136,7 +140,10 @@ impl ModelLog {
                 LogRecord::Entry(entry) => written.push(entry),
                 LogRecord::Truncate { last } => written.retain(|entry| entry.index <= *last),
                 LogRecord::SnapshotInstalled { .. } => written.clear(),
-                LogRecord::HardState { .. } | LogRecord::Repaired { .. } => {}
+                LogRecord::HardState { .. }
+                | LogRecord::Repaired { .. }
+                | LogRecord::Admitted
+                | LogRecord::PeerMet { .. } => {}
             }
         }
         written
@@ -166,6 +173,11 @@ impl ModelLog {
                 self.bootstrap = meta.bootstrap.clone();
                 self.base = Some(meta);
             }
+            LogRecord::Admitted => self.admitted = true,
+            LogRecord::PeerMet {
+                member,
+                incarnation,
+            } => drop(self.peers_met.insert(member, incarnation)),
             LogRecord::Repaired { .. } => {}
         }
     }

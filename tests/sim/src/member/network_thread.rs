@@ -172,6 +172,7 @@ impl Member {
                 };
                 self.give_log(ctx, ToLog::Read(ask));
             }
+            Action::NotAdmitted { .. } => ctx.seen.count(Event::RebuiltTold),
             Action::SnapshotInstalled { meta } => self.install(ctx, meta)?,
             Action::SnapshotNeeded { to } => {
                 let term = self.consensus().map(|consensus| consensus.status().term);

@@ -79,7 +79,7 @@ impl Member {
         let prepared = self.store.prepared().ok().flatten();
         let counts = prepared.is_some_and(|meta| self.model.base_index() >= meta.index);
         let starting = Starting {
-            recovered: self.model.recover(applied, self.folder > 1),
+            recovered: self.model.recover(applied, self.marked),
             snapshot: match counts {
                 true => SnapshotStep::Install,
                 false => SnapshotStep::Discard,
@@ -106,9 +106,9 @@ impl Member {
                 },
             )),
             Err(RecoverError::NoLog) if !self.began => {
-                let origin = match self.folder {
-                    1 => LogOrigin::Bootstrap,
-                    _ => LogOrigin::Wiped,
+                let origin = match self.marked {
+                    false => LogOrigin::Bootstrap,
+                    true => LogOrigin::Wiped,
                 };
                 let (log, recovered) = Log::create(config, origin);
                 let snapshot = SnapshotStep::Discard;
@@ -177,11 +177,7 @@ impl Member {
         config.cache_bytes_max = self.personality.cache_bytes;
         config.append_bytes_max = 8 * 1024;
         config.inflight_bytes_max = 32 * 1024;
-        let is_new = recovered.last_index == LogIndex::ZERO && !recovered.wiped;
-        let made = match is_new {
-            true => Consensus::bootstrap(config, self.bootstrap.clone(), seed, tick),
-            false => Consensus::recover(config, recovered, seed, tick),
-        };
+        let made = Consensus::start(config, recovered, self.bootstrap.clone(), seed, tick);
         made.map_err(|error| self.can_not_start(&error))
     }
 

@@ -1,5 +1,7 @@
 //! Scenarios of one consensus machine, member 1 of three.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use folkmoot_core::consensus::{
     Action, Consensus, ConsensusConfig, PersistId, RecoveredLog, bootstrap_entry,
@@ -161,7 +163,11 @@ impl Machine {
 /// A leader that was just elected.
 fn leader() -> Result<Machine, String> {
     let config = ConsensusConfig::new(MemberId(1), Incarnation(1), 1);
-    let consensus = Consensus::bootstrap(config, bootstrap(3), 7, START);
+    let log = RecoveredLog {
+        admitted: true,
+        ..RecoveredLog::empty()
+    };
+    let consensus = Consensus::start(config, log, bootstrap(3), 7, START);
     Machine::new(consensus.map_err(|error| error.to_string())?).win()
 }
 
@@ -188,6 +194,8 @@ fn restarted(damaged: bool) -> Result<Machine, String> {
         recent: vec![first, second],
         damaged_up_to: damaged.then_some(LogIndex(2)),
         wiped: false,
+        admitted: true,
+        peers_met: BTreeMap::new(),
     };
     let config = ConsensusConfig::new(MemberId(1), Incarnation(1), 2);
     let consensus = Consensus::recover(config, log, 7, START);
