@@ -101,6 +101,17 @@ impl Cluster {
         process.wait()?;
         Ok(())
     }
+    /// How many files the members' logs have, all together.
+    pub(crate) fn log_files(&self) -> Result<usize> {
+        let mut files = 0;
+        for member in &self.members {
+            let folder = self.folder.join(format!("member-{}/data/log", member.id));
+            let entries = std::fs::read_dir(&folder)
+                .with_context(|| format!("{} can not be read", folder.display()))?;
+            files += entries.count();
+        }
+        Ok(files)
+    }
 
     /// The process id of a member that runs.
     pub(crate) fn process_id(&self, id: u64) -> Option<u32> {
