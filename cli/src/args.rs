@@ -15,8 +15,9 @@ Exit codes:
   3    no member answers, or there is no leader
   4    the outcome is unknown: the request may have taken effect
   130  interrupted
-  `lock` passes COMMAND's own code on; 75 when the lock was lost, 126 or 127 when COMMAND can not
-  be run.
+  141  whoever read the output is gone
+  `lock` passes COMMAND's own code on; 75 when the lock was not to be had in time, or was lost,
+  126 or 127 when COMMAND can not be run. With --output json a failure of its own is told on stderr.
 
 Data goes to stdout, everything else to stderr. With --output json an error is one line of JSON.";
 

@@ -13,8 +13,8 @@ pub(crate) const CONFIGURATION: u8 = 2;
 pub(crate) const NO_CLUSTER: u8 = 3;
 /// The request may have taken effect.
 pub(crate) const UNKNOWN: u8 = 4;
-/// `lock` lost its lock (`EX_TEMPFAIL`).
-pub(crate) const LOCK_LOST: u8 = 75;
+/// `lock` did not get its lock in time, or lost it (`EX_TEMPFAIL`).
+pub(crate) const NO_LOCK: u8 = 75;
 /// Whoever read the output is gone (SIGPIPE), as shells have it.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 /// The error's name where no member answers.
@@ -159,7 +159,7 @@ impl From<InstallError> for Failure {
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::NotHeld { .. } => Self::new(LOCK_LOST, "lock-lost", error),
+            LockError::NotHeld { .. } => Self::new(NO_LOCK, "lock-lost", error),
             LockError::Call(error) => error.into(),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::args;
 use crate::connect::{interrupt, patiently};
-use crate::failure::{CONFIGURATION, Failure, LOCK_LOST, REFUSED};
+use crate::failure::{CONFIGURATION, Failure, NO_LOCK, REFUSED};
 use crate::output::note;
 
 /// Signals that are passed on to the command; the last one after a fashion.
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     };
     let Some(guard) = guard else {
         let text = format!("{} is held by another", arguments.lock);
-        return Err(Failure::new(REFUSED, "held", text));
+        return Err(Failure::new(NO_LOCK, "held", text));
     };
     let mut signals = Signals::listen()?;
     let mut command = Command::spawn(&arguments.command, &guard)?;
@@ -76,7 +76,7 @@ pub(crate) async fn run(
             // Nobody may be there to hear of a release, so it is not waited for.
             drop(guard);
             let text = "the lock was lost, and the command was stopped";
-            Err(Failure::new(LOCK_LOST, "lock-lost", text))
+            Err(Failure::new(NO_LOCK, "lock-lost", text))
         }
     }
 }

@@ -244,7 +244,7 @@ fn a_lock_is_held_for_a_command_and_no_longer() {
     cli.tell(&["set", "/guarded", "1", "--guard", &guard]);
     lock(&cli, &["--wait", "0"], "true")
         .end()
-        .failed(1, "held", "/locks/l is held by another");
+        .failed(75, "held", "/locks/l is held by another");
     let next = lock(&cli, &[], SAY_TOKEN);
 
     // Ctrl-C reaches the command, and then the lock is the next one's.
