@@ -24,6 +24,7 @@
 
 use core::cmp::Ordering;
 use core::fmt;
+use std::sync::Arc;
 
 use folkmoot_proto::{
     Digest, LogTime, MountId, RequestId, SecretHash, SessionId, Ticket, split_last,
@@ -32,7 +33,7 @@ use folkmoot_proto::{
 /// A path as a key: its order is that of a walk which visits a node before its children, and these
 /// by name. So a subtree is one range.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct PathKey(Box<str>);
+pub struct PathKey(Arc<str>);
 
 impl PathKey {
     /// The key of a valid path.
@@ -143,7 +144,7 @@ fn trim_root(path: &str) -> &str {
 }
 
 /// A key of the state.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A node.
     Node(PathKey),

@@ -13,6 +13,7 @@ mod entry;
 pub mod kernel_nodes;
 mod key;
 mod record;
+mod slots;
 mod speculative;
 mod store;
 mod tree;

@@ -2,7 +2,7 @@
 //! is not applied yet.
 
 use core::ops::{Bound, ControlFlow};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use folkmoot_proto::batch::Txn;
 use folkmoot_proto::bootstrap::Bootstrap;
@@ -12,6 +12,7 @@ use folkmoot_proto::{LogTime, Zxid, split_last};
 use super::apply::{ApplyError, Stamp, apply_effect, finish_txn};
 use super::committed::State;
 use super::key::{Key, PathKey};
+use super::slots::{Slot, Slots};
 use super::store::Store;
 use super::value::{Counters, Directory, Node, NodeFixed, NodeRecord, Value};
 use super::view::View;
@@ -26,7 +27,7 @@ pub struct Speculative {
 /// What was executed and is not applied: changed keys, and how to take each change back.
 #[derive(Debug, Default)]
 struct Overlay {
-    slots: BTreeMap<Key, Slot>,
+    slots: Slots,
     /// Every write, oldest first.
     writes: VecDeque<Write>,
     /// Writes that were forgotten since their transactions were applied.
@@ -35,14 +36,6 @@ struct Overlay {
     tip: Option<Tip>,
     /// Transactions executed and not applied, oldest first.
     txns: VecDeque<Zxid>,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    /// The transaction that wrote it last.
-    zxid: Zxid,
-    /// None: removed.
-    value: Option<Value>,
 }
 
 #[derive(Debug)]
@@ -261,7 +254,11 @@ impl View for Speculative {
         from: &Key,
         visit: &mut dyn FnMut(&'a Key, &'a Value) -> ControlFlow<()>,
     ) {
-        let mut over = self.overlay.slots.range(from..).peekable();
+        let mut over = self
+            .overlay
+            .slots
+            .range_from(Bound::Included(from))
+            .peekable();
         let mut stopped = false;
         self.base.scan(from, &mut |key, value| {
             while let Some((over_key, slot)) = over.next_if(|(over_key, _)| *over_key < key) {
@@ -447,13 +444,13 @@ impl<'a> BaseChildren<'a> {
 
 /// The children of a node that the overlay has changed, by name, and whether each is there.
 struct OverlayChildren<'a> {
-    slots: &'a BTreeMap<Key, Slot>,
+    slots: &'a Slots,
     path: &'a str,
     front: Option<(&'a str, bool)>,
 }
 
 impl<'a> OverlayChildren<'a> {
-    fn new(slots: &'a BTreeMap<Key, Slot>, path: &'a str, after: Option<&str>) -> Self {
+    fn new(slots: &'a Slots, path: &'a str, after: Option<&str>) -> Self {
         let mut children = Self {
             slots,
             path,
@@ -481,8 +478,9 @@ impl<'a> OverlayChildren<'a> {
         };
         self.front = None;
         loop {
-            let range = (Bound::Excluded(Key::Node(from)), Bound::Unbounded);
-            let Some((Key::Node(found), slot)) = self.slots.range(range).next() else {
+            let after = Key::Node(from);
+            let mut slots = self.slots.range_from(Bound::Excluded(&after));
+            let Some((Key::Node(found), slot)) = slots.next() else {
                 return;
             };
             if !found.is_within(self.path) {
