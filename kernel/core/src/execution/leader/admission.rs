@@ -55,8 +55,7 @@ impl Execution {
         };
         let has_room = leader.queue.len() < queue_max && leader.queue_bytes < QUEUE_BYTES_MAX;
         if has_room || matches!(work, Work::Examined { .. }) {
-            leader.queue_bytes += work.bytes();
-            leader.queue.push_back(work);
+            leader.push(work);
             return;
         }
         if let Work::Request {
@@ -135,6 +134,12 @@ impl Execution {
         self.leader.as_ref().is_some_and(may)
     }
 
+    /// Whether this member leads and may execute one more request now.
+    pub(super) fn may_execute_requests(&self) -> bool {
+        let has_room = |leader: &Leader| leader.batches.has_room_for_requests();
+        self.may_execute() && self.leader.as_ref().is_some_and(has_room)
+    }
+
     /// Executes what is queued, with at most one guest call; answers whether there was one.
     pub(super) fn run_queue(
         &mut self,
@@ -144,7 +149,7 @@ impl Execution {
     ) -> bool {
         let mut called = false;
         for _ in 0..NATIVE_WORK_PER_STEP {
-            if !self.may_execute() {
+            if !self.may_execute_requests() {
                 break;
             }
             let guest_left = guest_allowed && !called;
@@ -154,10 +159,9 @@ impl Execution {
             if leader.queue.front().is_some_and(Work::calls_guest) && !guest_left {
                 break;
             }
-            let Some(work) = leader.queue.pop_front() else {
+            let Some(work) = leader.pop() else {
                 break;
             };
-            leader.queue_bytes -= work.bytes();
             called |= self.run_work(now, work, plugins) == Turn::Called;
         }
         called
@@ -468,6 +472,30 @@ impl Execution {
     }
 }
 
+impl Leader {
+    fn push(&mut self, work: Work) {
+        self.queue_bytes += work.bytes();
+        if let Work::Attach { session, .. } = work {
+            *self.attaching.entry(session).or_default() += 1;
+        }
+        self.queue.push_back(work);
+    }
+
+    fn pop(&mut self) -> Option<Work> {
+        let work = self.queue.pop_front()?;
+        self.queue_bytes -= work.bytes();
+        if let Work::Attach { session, .. } = work
+            && let Some(count) = self.attaching.get_mut(&session)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.attaching.remove(&session);
+            }
+        }
+        Some(work)
+    }
+}
+
 impl Work {
     /// Bytes of what it carries, about.
     fn bytes(&self) -> usize {
@@ -475,11 +503,6 @@ impl Work {
             Self::Request { request, .. } => operation_bytes(&request.operation),
             _ => 0,
         }
-    }
-
-    /// Whether it attaches the session.
-    pub(super) fn attaches(&self, session: SessionId) -> bool {
-        matches!(self, Self::Attach { session: of, .. } if *of == session)
     }
 
     fn calls_guest(&self) -> bool {

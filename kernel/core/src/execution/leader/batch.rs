@@ -61,6 +61,15 @@ impl Batches {
         self.open.as_ref().is_none_or(fits)
     }
 
+    /// Whether one more request may be executed: the rest of a batch is for what clients do not ask
+    /// for, so that their requests leave room for it however many there are.
+    pub(super) fn has_room_for_requests(&self) -> bool {
+        let fits = |open: &OpenBatch| {
+            open.bytes < BATCH_BYTES_TARGET / 8 * 7 && open.txns.len() < BATCH_TXNS_MAX / 8 * 7
+        };
+        self.open.as_ref().is_none_or(fits)
+    }
+
     /// Adds the transaction after `base_zxid`; the first one of a batch gives it its times.
     pub(super) fn push(
         &mut self,

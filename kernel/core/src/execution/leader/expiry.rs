@@ -15,12 +15,17 @@ use crate::state::View;
 
 /// Sessions that are expired in one step, each in a transaction of its own.
 const EXPIRIES_PER_STEP: usize = 64;
+/// Between two looks at a session that the detector holds, in milliseconds.
+const HELD_MS: u64 = 100;
+/// The timeouts after which a silent session expires whatever the detector says (rule R43).
+const CEILING_TIMEOUTS: u64 = 3;
 /// Waits that are ended in one transaction.
 const DUE_WAITS_PER_TXN: usize = 256;
 
 /// Decides which sessions may be expired. It is asked only about those whose timeout since their
 /// last accepted touch, or since the first apply of this term, is over on a clock that leaves out
-/// the stalls of the leader's own process: it can hold a session longer, never expire it sooner.
+/// the stalls of the leader's own process: it can hold a session longer, up to three timeouts, never
+/// expire it sooner.
 pub trait FailureDetector: core::fmt::Debug + Send {
     /// Whether the session is to be expired now, being silent for `silent_ms` with a timeout of
     /// `timeout_ms`.
@@ -54,11 +59,24 @@ impl Deadlines {
     /// The session was heard of at `heard_at`. A deadline never moves backwards.
     pub(super) fn arm(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) {
         let deadline = heard_at.plus_millis(u64::from(timeout_ms));
-        let before = self.by_session.get(&session);
-        if before.is_some_and(|before| before.deadline >= deadline) {
-            return;
+        self.put(session, Armed { heard_at, deadline });
+    }
+
+    /// The session is not expired before `until`, though it was not heard of.
+    fn hold(&mut self, session: SessionId, until: Tick) {
+        let heard_at = self.by_session.get(&session).map(|armed| armed.heard_at);
+        if let Some(heard_at) = heard_at {
+            let deadline = until;
+            self.put(session, Armed { heard_at, deadline });
         }
-        let armed = Armed { heard_at, deadline };
+    }
+
+    fn put(&mut self, session: SessionId, mut armed: Armed) {
+        if let Some(before) = self.by_session.get(&session) {
+            armed.heard_at = armed.heard_at.max(before.heard_at);
+            armed.deadline = armed.deadline.max(before.deadline);
+        }
+        let deadline = armed.deadline;
         if let Some(before) = self.by_session.insert(session, armed) {
             self.by_time.remove(&(before.deadline, session));
         }
@@ -87,9 +105,9 @@ impl Deadlines {
         self.by_session.contains_key(&session)
     }
 
-    /// Whether there is any deadline.
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_time.is_empty()
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Tick> {
+        self.by_time.first().map(|(deadline, _)| *deadline)
     }
 }
 
@@ -148,7 +166,9 @@ impl Execution {
     }
 
     /// Expires sessions that were not heard of. A touch that waits for its round, or an attachment
-    /// that waits to be executed, came earlier and holds the expiry.
+    /// that waits to be executed, came earlier and holds the expiry. One that came earlier and was
+    /// not taken in, as when another thread of this process stood still, holds it as well: a quorum
+    /// round that began after the deadline has passed every thread that it would have passed.
     pub(super) fn run_expiries(&mut self, now: Now) {
         for session in self.dead_sessions(now) {
             if !self.may_execute() {
@@ -181,12 +201,12 @@ impl Execution {
             return Vec::new();
         }
         let mut silent = Vec::new();
-        for (session, heard_at) in leader.deadlines.due(active) {
+        for (session, heard_at) in leader.deadlines.due(leader.touches.confirmed()) {
             if silent.len() == EXPIRIES_PER_STEP {
                 break;
             }
-            let came_earlier = leader.touches.is_pending(session)
-                || leader.queue.iter().any(|work| work.attaches(session));
+            let came_earlier =
+                leader.touches.is_pending(session) || leader.attaching.contains_key(&session);
             if !came_earlier {
                 silent.push((session, active.millis_since(heard_at)));
             }
@@ -194,9 +214,14 @@ impl Execution {
         let mut dead = Vec::new();
         for (id, silent_ms) in silent {
             let timeout_ms = self.speculative().session(id).map(|of| of.timeout_ms);
-            let is_dead = |timeout_ms| self.detector.is_dead(id, silent_ms, timeout_ms);
+            let is_dead = |timeout_ms| {
+                silent_ms >= CEILING_TIMEOUTS * u64::from(timeout_ms)
+                    || self.detector.is_dead(id, silent_ms, timeout_ms)
+            };
             if timeout_ms.is_none_or(is_dead) {
                 dead.push(id);
+            } else if let Some(leader) = &mut self.leader {
+                leader.deadlines.hold(id, active.plus_millis(HELD_MS));
             }
         }
         dead

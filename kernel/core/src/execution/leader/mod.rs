@@ -49,6 +49,8 @@ pub(in crate::execution) struct Leader {
     queue: VecDeque<Work>,
     /// Bytes of the requests in it.
     queue_bytes: usize,
+    /// Sessions that are attached by work in it, and how often.
+    attaching: BTreeMap<SessionId, u32>,
     /// What is executed and not applied.
     batches: Batches,
     /// Sessions with requests that are executed and not applied, and the last of them.
@@ -118,6 +120,7 @@ impl Leader {
             active: ActiveClock::starting(now),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            attaching: BTreeMap::new(),
             batches: Batches::new(term, batches_in_flight_max),
             unapplied: BTreeMap::new(),
             turned_away: BTreeSet::new(),

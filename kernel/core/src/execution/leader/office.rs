@@ -37,28 +37,33 @@ impl Execution {
         self.begin_touch_round(now.tick);
         self.run_due_waits(now);
         self.run_timers(now);
-        let events_first = self
-            .leader
-            .as_ref()
-            .is_some_and(|leader| leader.events_turn);
-        let mut called = events_first && self.run_event(now, plugins);
-        let by_request = self.run_queue(now, plugins, !called);
-        called |= by_request;
-        if !called {
-            self.run_event(now, plugins);
-        }
         self.run_expiries(now);
+        self.run_calls_and_queue(now, plugins);
         self.propose();
-        let event_ready = self.next_event_mount(now, plugins).is_some();
-        let may_execute = self.may_execute();
-        let Some(leader) = &mut self.leader else {
-            return Progress::Idle;
-        };
-        leader.events_turn = by_request;
-        if may_execute && (event_ready || !leader.queue.is_empty()) {
+        let event_ready = self.may_execute() && self.next_event_mount(now, plugins).is_some();
+        let queued = |leader: &Leader| !leader.queue.is_empty();
+        let request_ready = self.may_execute_requests() && self.leader.as_ref().is_some_and(queued);
+        if event_ready || request_ready {
             Progress::More
         } else {
             Progress::Idle
+        }
+    }
+
+    /// Executes what is queued and hands over an event, whose calls take turns with those of
+    /// requests. The turn stays where it is while nothing can be executed: else requests that fill
+    /// each batch would keep it.
+    fn run_calls_and_queue(&mut self, now: Now, plugins: &mut dyn PluginRuntime) {
+        let could_execute = self.may_execute();
+        let turn = |leader: &Leader| leader.events_turn;
+        let events_first = self.leader.as_ref().is_some_and(turn);
+        let mut by_event = events_first && self.run_event(now, plugins);
+        let by_request = self.run_queue(now, plugins, !by_event);
+        if !by_event && !by_request {
+            by_event = self.run_event(now, plugins);
+        }
+        if could_execute && let Some(leader) = &mut self.leader {
+            leader.events_turn = !by_event;
         }
     }
 
@@ -186,17 +191,19 @@ impl Execution {
     }
 
     fn begin_touch_round(&mut self, now: Tick) {
-        let wants = self
-            .leader
-            .as_ref()
-            .map(|leader| leader.touches.wants_round(now));
-        if wants != Some(true) {
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let active = leader.active.look(now);
+        let is_due = leader.deadlines.next().is_some_and(|next| next <= active);
+        if !leader.touches.wants_round(now, is_due) {
             return;
         }
         let context = self.next_context();
         let interval_ms = self.config.touch_round_ms;
         if let Some(leader) = &mut self.leader {
-            leader.touches.begin_round(context, now, interval_ms);
+            let touches = &mut leader.touches;
+            touches.begin_round(context, (now, active), interval_ms);
         }
         self.act(ExecutionAction::ReadBarrier { context });
     }
@@ -254,8 +261,7 @@ impl Execution {
     pub(in crate::execution) fn leader_timeout(&self) -> Option<Tick> {
         let leader = self.leader.as_ref()?;
         let round = leader.touches.next_timeout();
-        let pulse =
-            (!leader.deadlines.is_empty()).then(|| self.last_tick.plus_millis(PULSE_MS / 2));
+        let pulse = (leader.deadlines.next()).map(|_| self.last_tick.plus_millis(PULSE_MS / 2));
         let due = self.may_execute().then(|| self.next_execution()).flatten();
         round.into_iter().chain(pulse).chain(due).min()
     }

@@ -27,8 +27,11 @@ pub(super) struct Touch {
 pub(super) struct Touches {
     waiting: Vec<Touch>,
     in_round: Vec<Touch>,
-    round: Option<ReadContext>,
+    /// The round under way, and the leader's active time when it began.
+    round: Option<(ReadContext, Tick)>,
     next_round: Tick,
+    /// The leader's active time when the last round that was made began.
+    confirmed: Tick,
     pending: BTreeMap<SessionId, u32>,
 }
 
@@ -40,6 +43,7 @@ impl Touches {
             in_round: Vec::new(),
             round: None,
             next_round: now,
+            confirmed: Tick::ZERO,
             pending: BTreeMap::new(),
         }
     }
@@ -55,21 +59,29 @@ impl Touches {
         self.waiting.push(touch);
     }
 
-    /// Whether a round is to begin; then [`Touches::begin_round`] says by which barrier.
-    pub(super) fn wants_round(&self, now: Tick) -> bool {
-        self.round.is_none() && !self.waiting.is_empty() && now >= self.next_round
+    /// Whether a round is to begin, for what waits or since a deadline `is_due`; then
+    /// [`Touches::begin_round`] says by which barrier.
+    pub(super) fn wants_round(&self, now: Tick, is_due: bool) -> bool {
+        let is_wanted = is_due || !self.waiting.is_empty();
+        self.round.is_none() && is_wanted && now >= self.next_round
     }
 
     /// All that wait go into the round of `context`, which is asked for after this.
-    pub(super) fn begin_round(&mut self, context: ReadContext, now: Tick, interval_ms: u64) {
+    pub(super) fn begin_round(
+        &mut self,
+        context: ReadContext,
+        (now, active): (Tick, Tick),
+        interval_ms: u64,
+    ) {
         self.in_round.append(&mut self.waiting);
-        self.round = Some(context);
+        self.round = Some((context, active));
         self.next_round = now.plus_millis(interval_ms);
     }
 
     /// The round was made: its touches, to be accepted. None if this is another barrier.
     pub(super) fn finish_round(&mut self, context: ReadContext) -> Option<Vec<Touch>> {
-        self.round.take_if(|round| *round == context)?;
+        let (_, began) = self.round.take_if(|(round, _)| *round == context)?;
+        self.confirmed = began;
         let touches = core::mem::take(&mut self.in_round);
         for (session, _) in touches.iter().flat_map(|touch| &touch.sessions) {
             if let Some(count) = self.pending.get_mut(session) {
@@ -84,12 +96,19 @@ impl Touches {
 
     /// The round was lost: its touches go into the next one. False if this is another barrier.
     pub(super) fn lose_round(&mut self, context: ReadContext) -> bool {
-        if self.round.take_if(|round| *round == context).is_none() {
+        let round = self.round.take_if(|(round, _)| *round == context);
+        if round.is_none() {
             return false;
         }
         self.in_round.append(&mut self.waiting);
         core::mem::swap(&mut self.in_round, &mut self.waiting);
         true
+    }
+
+    /// The leader's active time when the last round that was made began. What came to this member
+    /// before that was taken in before the round was over.
+    pub(super) fn confirmed(&self) -> Tick {
+        self.confirmed
     }
 
     /// Whether a touch of this session waits: it came before any expiry that is decided now.
@@ -128,25 +147,26 @@ mod tests {
     fn r16_a_touch_is_accepted_only_by_a_round_that_began_after_it() {
         let mut touches = Touches::starting(Tick::ZERO);
         touches.receive(touch(1));
-        assert!(touches.wants_round(Tick::ZERO));
-        touches.begin_round(context(1), Tick::ZERO, 50);
+        assert!(touches.wants_round(Tick::ZERO, false));
+        touches.begin_round(context(1), (Tick::ZERO, Tick(7)), 50);
         touches.receive(touch(2));
         assert_eq!(touches.finish_round(context(1)), Some(vec![touch(1)]));
+        assert_eq!(touches.confirmed(), Tick(7));
         assert!(!touches.is_pending(SessionId(1)));
         assert!(touches.is_pending(SessionId(2)));
-        assert!(!touches.wants_round(Tick(49_999)));
-        assert!(touches.wants_round(Tick(50_000)));
+        assert!(!touches.wants_round(Tick(49_999), false));
+        assert!(touches.wants_round(Tick(50_000), false));
     }
 
     #[test]
     fn touches_of_a_lost_round_go_into_the_next() {
         let mut touches = Touches::starting(Tick::ZERO);
         touches.receive(touch(1));
-        touches.begin_round(context(1), Tick::ZERO, 0);
+        touches.begin_round(context(1), (Tick::ZERO, Tick(7)), 0);
         touches.receive(touch(2));
         assert!(!touches.lose_round(context(9)));
         assert!(touches.lose_round(context(1)));
-        touches.begin_round(context(2), Tick::ZERO, 0);
+        touches.begin_round(context(2), (Tick::ZERO, Tick(7)), 0);
         assert_eq!(touches.finish_round(context(1)), None);
         assert_eq!(
             touches.finish_round(context(2)),
