@@ -45,6 +45,9 @@ pub enum BootstrapError {
     /// Two members have one id, or an id is 0.
     #[error("member ids are distinct and not 0")]
     MemberIds,
+    /// A limit that the protocol can not keep.
+    #[error("{0}")]
+    Limits(#[from] crate::limits::BadLimit),
 }
 
 impl Bootstrap {
@@ -72,6 +75,7 @@ impl Bootstrap {
         if ids.len() != bootstrap.members.len() || ids.first() == Some(&MemberId::ZERO) {
             return Err(BootstrapError::MemberIds);
         }
+        bootstrap.limits.check()?;
         Ok(bootstrap)
     }
 

@@ -679,6 +679,9 @@ pub enum ReadRefusal {
     /// As many views are open on this member as may be. Retry, or try another member.
     #[error("as many views are open on this member as may be")]
     TooManyViews,
+    /// As many reads of this session wait, or of all, as may. Retry.
+    #[error("as many reads wait on this member as may")]
+    TooManyReads,
     /// No quorum round could be made. Retry, or try another member.
     #[error("this member knows no leader")]
     NoLeader,

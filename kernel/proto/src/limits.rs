@@ -17,6 +17,8 @@ pub const BATCH_BYTES_TARGET: usize = 256 * 1024;
 pub const BATCH_TXNS_MAX: usize = 4096;
 /// One frame on any stream, in bytes: a transaction at its limit and its envelope.
 pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// What is left of a frame for all that is beside a transaction or a request in it.
+pub const FRAME_ENVELOPE_BYTES: usize = 256 * 1024;
 /// Bytes of one chunk of a view, a snapshot or an upload.
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of an operation's name in a call to a plugin.
@@ -74,6 +76,54 @@ pub struct Limits {
     pub mount_events_max: u32,
     /// Timers of one mount.
     pub mount_timers_max: u32,
+}
+
+/// A limit that can not be kept, or that would keep the cluster from working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit {name} is {actual}, and is between {min} and {max}")]
+pub struct BadLimit {
+    /// The limit's name.
+    pub name: &'static str,
+    /// What it is.
+    pub actual: u64,
+    /// The least that works.
+    pub min: u64,
+    /// The most that works.
+    pub max: u64,
+}
+
+impl Limits {
+    /// Whether the protocol can keep these limits: a transaction fits a frame with its envelope and
+    /// the frames of other entries behind it, a value fits a transaction.
+    ///
+    /// # Errors
+    ///
+    /// The first limit that it can not keep.
+    pub fn check(&self) -> Result<(), BadLimit> {
+        let txn_max = (FRAME_BYTES_MAX - FRAME_ENVELOPE_BYTES) as u64;
+        let txn = u64::from(self.txn_bytes_max);
+        let known = [
+            ("txn_bytes_max", txn, 16 * 1024, txn_max),
+            ("value_bytes_max", u64::from(self.value_bytes_max), 1, txn),
+            (
+                "session_timeout_min_ms",
+                u64::from(self.session_timeout_min_ms),
+                1,
+                u64::from(self.session_timeout_max_ms),
+            ),
+        ];
+        for (name, actual, min, max) in known {
+            if actual < min || actual > max {
+                return Err(BadLimit {
+                    name,
+                    actual,
+                    min,
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {

@@ -358,7 +358,9 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             message,
             details,
         }) => {
-            let details = details.iter().map(|(name, text)| name.len() + text.len());
+            let details = details
+                .iter()
+                .map(|(name, text)| FIXED + name.len() + text.len());
             code.len() + message.len() + details.sum::<usize>()
         }
         Err(Refusal::PluginFault { kind, message }) => kind.len() + message.len(),

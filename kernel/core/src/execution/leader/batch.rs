@@ -15,6 +15,8 @@ use crate::mutation::{self, Mutation};
 pub(super) struct Batches {
     term: Term,
     open: Option<OpenBatch>,
+    /// Batches before it that are full, and wait to be proposed.
+    full: VecDeque<OpenBatch>,
     /// What was proposed and stands: the last zxid and the bytes of each.
     in_flight: VecDeque<(Zxid, Bytes)>,
     /// Proposals that were neither applied nor refused, those that were thrown away among them.
@@ -37,6 +39,7 @@ impl Batches {
         Self {
             term,
             open: None,
+            full: VecDeque::new(),
             in_flight: VecDeque::new(),
             unanswered: 0,
             in_flight_max: in_flight_max.max(1),
@@ -58,7 +61,7 @@ impl Batches {
     pub(super) fn has_room(&self) -> bool {
         let fits =
             |open: &OpenBatch| open.bytes < BATCH_BYTES_TARGET && open.txns.len() < BATCH_TXNS_MAX;
-        self.open.as_ref().is_none_or(fits)
+        self.full.is_empty() && self.open.as_ref().is_none_or(fits)
     }
 
     /// Whether one more request may be executed: the rest of a batch is for what clients do not ask
@@ -70,7 +73,9 @@ impl Batches {
         self.open.as_ref().is_none_or(fits)
     }
 
-    /// Adds the transaction after `base_zxid`; the first one of a batch gives it its times.
+    /// Adds the transaction after `base_zxid`; the first one of a batch gives it its times. One that
+    /// does not fit what there is begins another batch: a large one travels alone, so that every
+    /// batch fits a frame.
     pub(super) fn push(
         &mut self,
         base_zxid: Zxid,
@@ -78,6 +83,10 @@ impl Batches {
         txn: Txn,
         bytes: usize,
     ) {
+        let fits = |open: &mut OpenBatch| open.bytes + bytes <= BATCH_BYTES_TARGET;
+        if let Some(full) = self.open.take_if(|open| !fits(open)) {
+            self.full.push_back(full);
+        }
         let open = self.open.get_or_insert_with(|| OpenBatch {
             base_zxid,
             log_time: times.0,
@@ -94,7 +103,7 @@ impl Batches {
         if self.in_flight.len() >= self.in_flight_max {
             return None;
         }
-        let open = self.open.take()?;
+        let open = self.full.pop_front().or_else(|| self.open.take())?;
         let batch = Batch {
             term: self.term,
             base_zxid: open.base_zxid,
@@ -140,6 +149,7 @@ impl Batches {
     /// All of them were thrown away with the overlay.
     pub(super) fn drop_all(&mut self) {
         self.open = None;
+        self.full.clear();
         self.in_flight.clear();
     }
 }

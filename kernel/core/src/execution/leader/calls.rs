@@ -76,13 +76,18 @@ impl Execution {
             Err(fault) => Err(fault_refusal(&fault)),
         };
         let limit = u64::from(draft.view().limits().value_bytes_max);
-        let reply = if reply_bytes(&reply) > limit {
+        let too_large = |message: String| {
             Err(fault_refusal(&PluginFault {
                 kind: FaultKind::TooLarge,
-                message: format!("a reply has at most {limit} bytes"),
+                message,
             }))
-        } else {
-            reply
+        };
+        let reply = match draft.check_reply(&reply) {
+            _ if reply_bytes(&reply) > limit => {
+                too_large(format!("a reply has at most {limit} bytes"))
+            }
+            Err(refusal) if reply.is_ok() => too_large(refusal.to_string()),
+            _ => reply,
         };
         let rolled_back = reply.is_err() && (wrote || faulted);
         if rolled_back && !mutation::is_on(Mutation::KeepInstanceAfterRejection) {

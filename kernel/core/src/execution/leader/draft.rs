@@ -134,6 +134,13 @@ impl Draft {
         Ok(())
     }
 
+    /// Whether the transaction has room for this reply to the request that it executes.
+    pub(in crate::execution) fn check_reply(&self, reply: &Reply) -> Result<(), Refusal> {
+        let limit = usize::try_from(self.view().limits().txn_bytes_max).unwrap_or(usize::MAX);
+        let bytes = self.bytes + ENVELOPE_BYTES + reply_size(reply);
+        check_count("bytes of a transaction with its reply", bytes, limit)
+    }
+
     /// Adds the outcome of a wait, whose `EndWait` is among the effects.
     pub(in crate::execution) fn complete(
         &mut self,

@@ -69,8 +69,8 @@ impl Execution {
 
     /// Hands over what is executed, whenever fewer than the most batches are in flight.
     fn propose(&mut self) {
-        let leader = self.leader.as_mut();
-        if let Some(batch) = leader.and_then(|leader| leader.batches.cut()) {
+        let cut = |leader: &mut Leader| leader.batches.cut();
+        while let Some(batch) = self.leader.as_mut().and_then(cut) {
             self.act(ExecutionAction::Propose { batch });
         }
     }

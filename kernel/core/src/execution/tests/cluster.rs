@@ -47,6 +47,8 @@ pub(super) struct Cluster {
     /// Read barriers that are not answered while `hold_barriers` is set.
     pub(super) barriers: VecDeque<(MemberId, ReadContext)>,
     pub(super) hold_barriers: bool,
+    /// Examinations that are asked for are forgotten while set.
+    pub(super) hold_examinations: bool,
     messages: VecDeque<(MemberId, MemberId, ExecutionMessage)>,
     pub(super) frames: BTreeMap<StreamId, VecDeque<ServerFrame>>,
     pub(super) controls: Vec<(MemberId, ConnectionId, ControlReply)>,
@@ -110,6 +112,7 @@ impl Cluster {
             proposed: VecDeque::new(),
             barriers: VecDeque::new(),
             hold_barriers: false,
+            hold_examinations: false,
             messages: VecDeque::new(),
             frames: BTreeMap::new(),
             controls: Vec::new(),
@@ -329,6 +332,7 @@ impl Cluster {
                     self.answer_barriers();
                 }
             }
+            ExecutionAction::ExamineComponent { .. } if self.hold_examinations => {}
             ExecutionAction::ExamineComponent { digest, bytes } => {
                 let result = if bytes.starts_with(b"bad") {
                     Err("it is bad".to_owned())

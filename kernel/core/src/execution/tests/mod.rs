@@ -7,6 +7,7 @@ mod cluster;
 mod mutants;
 mod plugins;
 
+mod bounds;
 mod r01_r09_log;
 mod r10_r13_waits;
 mod r14_r16_sessions;

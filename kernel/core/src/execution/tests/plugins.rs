@@ -214,7 +214,11 @@ impl TestPlugins {
                 })),
                 "timer" => {
                     let due = view.context().now.plus_millis(500);
-                    view.set_timer("t", due, payload).expect("a timer");
+                    let name = match payload.first() {
+                        Some(first) if payload.len() > 1000 => format!("t{first}"),
+                        _ => "t".to_owned(),
+                    };
+                    view.set_timer(&name, due, payload).expect("a timer");
                     done(Ok(GuestOutcome::Reply(Vec::new())))
                 }
                 "trap" => {
@@ -227,6 +231,18 @@ impl TestPlugins {
                         let _ = view.create(&format!("f{number}"), data.clone(), false);
                     }
                     done(Ok(GuestOutcome::Reply(Vec::new())))
+                }
+                // Megabytes that are written, and one that is answered.
+                "write" | "write-and-reply" => {
+                    let count = payload.first().copied().unwrap_or_default();
+                    for number in 0..count {
+                        let data = vec![0; 1_000_000];
+                        view.create(&format!("w{number}"), data, false)
+                            .expect("a node");
+                    }
+                    let is_large = operation == "write-and-reply";
+                    let reply = vec![0; if is_large { 1_000_000 } else { 1 }];
+                    done(Ok(GuestOutcome::Reply(reply)))
                 }
                 "escape" => {
                     let tried = [

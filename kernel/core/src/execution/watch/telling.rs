@@ -215,7 +215,8 @@ impl Watches {
         while changes.peek().is_some() {
             let mut bytes = FIXED_BYTES;
             let mut chunk = Vec::new();
-            while bytes < self.chunk_bytes()
+            // One at least, however little the budget is.
+            while (chunk.is_empty() || bytes < self.chunk_bytes())
                 && let Some(change) = changes.next()
             {
                 bytes += change_bytes(change, with_data);

@@ -1,0 +1,80 @@
+//! Nothing that clients or plugins do makes the cluster, a mount or a session stand still: what is
+//! proposed and forwarded fits a frame (rule R5), what is due gets its turn whatever else there is
+//! to do (rules R7, R12, R16), and what waits has a bound.
+
+use folkmoot_proto::client::{
+    ClientFrame, NodeKind, Operation, Query, Read, ReadRefusal, ServerFrame,
+};
+use folkmoot_proto::limits::{BATCH_BYTES_TARGET, FRAME_BYTES_MAX};
+use folkmoot_proto::peer::ExecutionMessage;
+use folkmoot_proto::reply::{Outcome, Refusal};
+use folkmoot_proto::{Digest, ReadId, RequestId, Ticket, frame};
+
+use super::clients::{Client, create, invoke, replies};
+use super::cluster::{Cluster, Proposals, member};
+use crate::execution::ExecutionAction;
+use crate::state::View;
+
+fn value(path: &str, bytes: usize) -> Operation {
+    Operation::Create {
+        path: path.to_owned(),
+        data: vec![7; bytes],
+        kind: NodeKind {
+            ephemeral: false,
+            sequential: true,
+        },
+    }
+}
+
+fn call_with(mount: &str, operation: &str, payload: Vec<u8>) -> Operation {
+    Operation::Invoke {
+        mount: mount.to_owned(),
+        operation: operation.to_owned(),
+        payload,
+    }
+}
+
+/// A transaction of 4 MB comes behind others that have begun to fill a batch.
+#[test]
+fn r5_a_batch_fits_a_frame_whatever_comes_together() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    cluster.install_and_mount(&mut client, "hostile", "/h");
+    cluster.proposals = Proposals::Hold;
+    for _ in 0..2 {
+        cluster.send(&mut client, create("/a"));
+        cluster.run();
+    }
+    for _ in 0..200 {
+        cluster.send(&mut client, value("/v", 1000));
+    }
+    cluster.send(&mut client, call_with("/h", "write", vec![4]));
+    cluster.send(&mut client, create("/b"));
+    cluster.run();
+    while let Some(batch) = cluster.proposed.front() {
+        let bytes = batch.payload.len();
+        let txns = batch.last_zxid.0 - batch.base_zxid.0;
+        assert!(bytes < FRAME_BYTES_MAX * 9 / 10, "{bytes} bytes");
+        assert!(
+            txns == 1 || bytes <= BATCH_BYTES_TARGET + 4096,
+            "{bytes} bytes of {txns}"
+        );
+        cluster.commit_one();
+    }
+    assert_eq!(replies(&cluster.frames(&client)).len(), 204);
+}
+
+#[test]
+fn r5_what_a_plugin_writes_and_what_it_answers_fit_one_transaction_together() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    cluster.install_and_mount(&mut client, "hostile", "/h");
+    let reply = cluster.call(&mut client, call_with("/h", "write-and-reply", vec![4]));
+    assert!(
+        matches!(reply, Err(Refusal::PluginFault { .. })),
+        "{reply:?}"
+    );
+    assert!(cluster.state(member(1)).node("/h/w0").is_none());
+    let reply = cluster.call(&mut client, call_with("/h", "write-and-reply", vec![2]));
+    assert!(matches!(reply, Ok(Outcome::Invoked(_))), "{reply:?}");
+}
