@@ -124,6 +124,23 @@ impl Draft {
         self.speculative
     }
 
+    /// Does something with each item, as far as it fits the transaction; the first is done or
+    /// refused.
+    pub(in crate::execution) fn as_far_as_fits<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut body: impl FnMut(&mut Self, T) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        for (done, item) in items.into_iter().enumerate() {
+            let mark = self.mark();
+            if let Err(refusal) = body(self, item) {
+                self.roll_back(mark);
+                return if done > 0 { Ok(()) } else { Err(refusal) };
+            }
+        }
+        Ok(())
+    }
+
     /// Adds an effect and applies it. Its preconditions were checked: an effect that can not be
     /// applied is a bug.
     pub(in crate::execution) fn effect(&mut self, effect: Effect) -> Result<(), Refusal> {

@@ -113,10 +113,13 @@ impl Execution {
         }
         self.kernel_txn(now, |draft| {
             let time = draft.stamp().log_time;
-            for (mount, name) in draft.view().due_timers(time, DUE_TIMERS_PER_TXN) {
-                fire(draft, mount, name)?;
+            let due = draft.view().due_timers(time, DUE_TIMERS_PER_TXN);
+            let first = due.first().cloned();
+            let fired = draft.as_far_as_fits(due, |draft, (mount, name)| fire(draft, mount, name));
+            match (fired, first) {
+                (Err(_), Some((mount, name))) => miss(draft, mount, name),
+                _ => Ok(()),
             }
-            Ok(())
         });
     }
 
@@ -146,4 +149,10 @@ fn fire(draft: &mut Draft, mount: MountId, name: String) -> Result<(), Refusal> 
         payload: timer.payload,
     };
     draft.queue_event(mount, event)
+}
+
+/// A timer that fits no transaction as an event: its mount hears that it missed something.
+fn miss(draft: &mut Draft, mount: MountId, name: String) -> Result<(), Refusal> {
+    draft.effect(Effect::CancelTimer { mount, name })?;
+    draft.queue_event(mount, MountEvent::Resync)
 }

@@ -235,13 +235,15 @@ impl Execution {
         }
         self.kernel_txn(now, |draft| {
             let time: LogTime = draft.stamp().log_time;
-            for ticket in draft.view().due_waits(time, DUE_WAITS_PER_TXN) {
-                if let Some(wait) = draft.view().wait(ticket).cloned() {
-                    let refusal: Refusal = Refusal::DeadlinePassed;
-                    draft.end_wait(&wait, WaitEndCause::Deadline, refusal)?;
+            let due = draft.view().due_waits(time, DUE_WAITS_PER_TXN);
+            draft.as_far_as_fits(due, |draft, ticket| {
+                match draft.view().wait(ticket).cloned() {
+                    Some(wait) => {
+                        draft.end_wait(&wait, WaitEndCause::Deadline, Refusal::DeadlinePassed)
+                    }
+                    None => Ok(()),
                 }
-            }
-            Ok(())
+            })
         });
     }
 }

@@ -78,3 +78,19 @@ fn r5_what_a_plugin_writes_and_what_it_answers_fit_one_transaction_together() {
     let reply = cluster.call(&mut client, call_with("/h", "write-and-reply", vec![2]));
     assert!(matches!(reply, Ok(Outcome::Invoked(_))), "{reply:?}");
 }
+
+/// Each timer fits a transaction; the four that are due together do not.
+#[test]
+fn r12_timers_that_do_not_fit_one_transaction_fire_all_the_same() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    cluster.install_and_mount(&mut client, "hostile", "/h");
+    for name in 0..5 {
+        let payload = vec![name; 1_000_000];
+        cluster
+            .call(&mut client, call_with("/h", "timer", payload))
+            .expect("set");
+    }
+    cluster.pass_ms(1000);
+    assert_eq!(cluster.member(member(1)).plugins.heard.len(), 5);
+}
