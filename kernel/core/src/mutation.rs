@@ -82,6 +82,8 @@ mutations! {
     ExpiredByHearsay = "R15",
     /// Touches are accepted without a quorum round.
     TouchWithoutQuorum = "R16",
+    /// A session expires though heartbeats that came earlier may not have been taken.
+    ExpireUnconfirmed = "R16",
     /// Checkpoints leave out the completions that sessions have not acknowledged.
     CheckpointWithoutCompletions = "R26",
     /// The state hash keeps what was removed.

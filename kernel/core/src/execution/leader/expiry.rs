@@ -201,7 +201,11 @@ impl Execution {
             return Vec::new();
         }
         let mut silent = Vec::new();
-        for (session, heard_at) in leader.deadlines.due(leader.touches.confirmed()) {
+        let confirmed = match mutation::is_on(Mutation::ExpireUnconfirmed) {
+            true => active,
+            false => leader.touches.confirmed(),
+        };
+        for (session, heard_at) in leader.deadlines.due(confirmed) {
             if silent.len() == EXPIRIES_PER_STEP {
                 break;
             }

@@ -4,7 +4,7 @@
 use std::panic::catch_unwind;
 
 use super::{
-    r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions, r28_streams,
+    r16_expiry_under_load as load, r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions, r28_streams,
 };
 use crate::mutation::{Mutation, switch_off, switch_on};
 
@@ -76,6 +76,10 @@ const TESTS: &[(Mutation, fn())] = &[
     (
         Mutation::TouchWithoutQuorum,
         sessions::r16_no_heartbeat_is_acknowledged_without_a_quorum,
+    ),
+    (
+        Mutation::ExpireUnconfirmed,
+        load::r16_nobody_expires_before_a_round_that_began_after_the_deadline,
     ),
     (
         Mutation::ReplyBeforeEvents,
