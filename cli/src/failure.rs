@@ -127,6 +127,7 @@ impl From<ReadError> for Failure {
             ReadError::Refused(ReadRefusal::NoNode { .. }) => (REFUSED, "no-node"),
             ReadError::Refused(ReadRefusal::BadPath { .. }) => (REFUSED, "bad-path"),
             ReadError::Refused(ReadRefusal::TooManyViews) => (REFUSED, "too-many-views"),
+            ReadError::Refused(ReadRefusal::TooManyReads) => (REFUSED, "too-many-reads"),
             ReadError::Refused(ReadRefusal::NoLeader) => (NO_CLUSTER, "no-leader"),
             // A read has no effect, so nothing of it is unknown.
             ReadError::Unanswered(_) => (NO_CLUSTER, "no-answer"),

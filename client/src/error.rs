@@ -379,7 +379,9 @@ impl ReadError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refusal) => match refusal {
-                ReadRefusal::TooManyViews | ReadRefusal::NoLeader => true,
+                ReadRefusal::TooManyViews | ReadRefusal::TooManyReads | ReadRefusal::NoLeader => {
+                    true
+                }
                 ReadRefusal::NoNode { .. } | ReadRefusal::BadPath { .. } => false,
             },
             Self::Unanswered(unanswered) => match unanswered {

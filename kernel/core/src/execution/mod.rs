@@ -12,6 +12,7 @@ mod apply;
 mod clock;
 mod leader;
 mod member;
+mod request;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -25,6 +26,7 @@ use folkmoot_proto::{Digest, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
 use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
+use self::request::{REQUEST_BYTES_MAX, request_bytes};
 use crate::plugin::{Discard, PluginRuntime};
 use crate::state::{Speculative, State, View};
 
@@ -60,6 +62,8 @@ pub struct Execution {
     not_ready: BTreeSet<Digest>,
     /// Warm instances that the next step drops.
     discards: Vec<Discard>,
+    /// Bytes of the requests in the message to the leader that was begun last.
+    joined_bytes: usize,
     /// Counts read barriers, so that no two have one name (rule R20).
     contexts: u64,
     /// When the member's own timers are looked at.
@@ -91,6 +95,7 @@ impl Execution {
             hashes: Hashes::default(),
             not_ready: BTreeSet::new(),
             discards: Vec::new(),
+            joined_bytes: 0,
             contexts: 0,
             next_round: now.tick,
             last_tick: now.tick,
@@ -280,6 +285,9 @@ impl Execution {
         match frame {
             ClientFrame::Open { .. } | ClientFrame::Resume { .. } => {
                 self.close_stream(stream, "a stream carries one session");
+            }
+            ClientFrame::Request(request) if request_bytes(&request) > REQUEST_BYTES_MAX => {
+                self.close_stream(stream, "the request is larger than any that is taken");
             }
             ClientFrame::Request(request) => self.take_request(now, session, request),
             ClientFrame::Read(read) => self.read(stream, session, read),

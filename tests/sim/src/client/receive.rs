@@ -356,7 +356,9 @@ impl Client {
         let Some(read) = session.reads.remove(&id) else {
             return Ok(());
         };
-        if let Err(ReadRefusal::NoLeader | ReadRefusal::TooManyViews) = result {
+        if let Err(ReadRefusal::NoLeader | ReadRefusal::TooManyViews | ReadRefusal::TooManyReads) =
+            result
+        {
             return Ok(());
         }
         if session.answered < read.after {

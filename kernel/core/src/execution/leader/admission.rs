@@ -1,7 +1,7 @@
 //! Which work the leader takes, in which order, and how one transaction comes about.
 
 use folkmoot_proto::batch::{Origin, Txn};
-use folkmoot_proto::client::{AttachRefused, NotAdmitted, Operation, Request, SubOperation};
+use folkmoot_proto::client::{AttachRefused, NotAdmitted, Operation, Request};
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
@@ -12,11 +12,12 @@ use super::native;
 use super::operations::check_guards;
 use super::{Leader, Work};
 use crate::execution::Execution;
+use crate::execution::request::request_bytes;
 use crate::mutation::{self, Mutation};
 use crate::plugin::PluginRuntime;
 use crate::state::{Session, Stamp, View, reply_bytes};
 
-/// Pieces of native work in one step: a few milliseconds, after which input is looked at again.
+/// Native operations in one step, about: a few milliseconds, after which input is looked at again.
 const NATIVE_WORK_PER_STEP: usize = 1024;
 
 /// Bytes of requests that may wait to be executed: a second's worth of large values.
@@ -148,10 +149,8 @@ impl Execution {
         guest_allowed: bool,
     ) -> bool {
         let mut called = false;
-        for _ in 0..NATIVE_WORK_PER_STEP {
-            if !self.may_execute_requests() {
-                break;
-            }
+        let mut done = 0;
+        while done < NATIVE_WORK_PER_STEP && self.may_execute_requests() {
             let guest_left = guest_allowed && !called;
             let Some(leader) = &mut self.leader else {
                 break;
@@ -162,6 +161,7 @@ impl Execution {
             let Some(work) = leader.pop() else {
                 break;
             };
+            done += work.native_work();
             called |= self.run_work(now, work, plugins) == Turn::Called;
         }
         called
@@ -500,8 +500,20 @@ impl Work {
     /// Bytes of what it carries, about.
     fn bytes(&self) -> usize {
         match self {
-            Self::Request { request, .. } => operation_bytes(&request.operation),
+            Self::Request { request, .. } => request_bytes(request),
             _ => 0,
+        }
+    }
+
+    /// What it takes to execute it natively, in operations.
+    fn native_work(&self) -> usize {
+        match self {
+            Self::Request { request, .. } => match &request.operation {
+                Operation::Multi { operations } => operations.len().max(1),
+                Operation::AcknowledgeCompletions { tickets } => tickets.len().max(1),
+                _ => 1,
+            },
+            _ => 1,
         }
     }
 
@@ -516,23 +528,6 @@ fn calls_guest(operation: &Operation) -> bool {
         operation,
         Operation::Invoke { .. } | Operation::Mount { .. }
     )
-}
-
-/// Bytes of an operation's values, about.
-fn operation_bytes(operation: &Operation) -> usize {
-    let of_sub = |operation: &SubOperation| match operation {
-        SubOperation::Create { data, .. } | SubOperation::Set { data, .. } => data.len(),
-        SubOperation::Check { .. } | SubOperation::Delete { .. } => 0,
-    };
-    match operation {
-        Operation::Create { data, .. }
-        | Operation::Set { data, .. }
-        | Operation::UploadChunk { data, .. } => data.len(),
-        Operation::Multi { operations } => operations.iter().map(of_sub).sum(),
-        Operation::Invoke { payload, .. } => payload.len(),
-        Operation::Mount { config, .. } => config.len(),
-        _ => 0,
-    }
 }
 
 /// What a request may acknowledge: neither less than before nor more than was answered.

@@ -7,7 +7,7 @@ use folkmoot_proto::{RequestId, SessionId, Ticket};
 
 use super::components;
 use super::draft::Draft;
-use super::operations::{self, parse};
+use super::operations::{self, check_count, parse};
 use super::sessions::end_session;
 use crate::state::View;
 
@@ -80,6 +80,8 @@ fn acknowledge(
     session: SessionId,
     mut tickets: Vec<Ticket>,
 ) -> Result<Outcome, Refusal> {
+    let waits_max = usize::try_from(draft.view().limits().session_waits_max).unwrap_or(usize::MAX);
+    check_count("tickets of an acknowledgement", tickets.len(), waits_max)?;
     tickets.sort_unstable();
     tickets.dedup();
     tickets.retain(|ticket| draft.view().completion(session, *ticket).is_some());

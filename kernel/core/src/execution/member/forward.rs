@@ -6,6 +6,7 @@ use folkmoot_proto::client::{NotAdmitted, Request, ServerFrame};
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{ConnEpoch, Now, RequestId, SessionId, Tick};
 
+use crate::execution::request::request_bytes;
 use crate::execution::{Execution, ExecutionAction};
 use crate::state::View;
 
@@ -14,6 +15,8 @@ use crate::state::View;
 const LOST_AFTER_MS: u64 = 3000;
 /// Requests in one message to the leader.
 const REQUESTS_PER_MESSAGE: usize = 256;
+/// Bytes of them, beyond which no more are joined: a larger one travels alone.
+const MESSAGE_BYTES_TARGET: usize = 64 * 1024;
 
 impl Execution {
     /// A client's request: only the session's next one is taken. One that came before is under way
@@ -77,6 +80,8 @@ impl Execution {
         if leader == self.config.member {
             return self.lead_request(leader, session, epoch, request);
         }
+        let bytes = request_bytes(&request);
+        let has_room = self.joined_bytes + bytes <= MESSAGE_BYTES_TARGET;
         if let Some(ExecutionAction::ToPeer {
             to,
             message:
@@ -87,10 +92,13 @@ impl Execution {
                 },
         }) = self.actions.back_mut()
             && (*to, *of, *at) == (leader, session, epoch)
+            && has_room
             && requests.len() < REQUESTS_PER_MESSAGE
         {
+            self.joined_bytes += bytes;
             return requests.push(request);
         }
+        self.joined_bytes = bytes;
         let requests = vec![request];
         self.tell(
             leader,

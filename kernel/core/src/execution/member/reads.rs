@@ -11,6 +11,9 @@ use crate::state::View;
 
 /// Reads that may wait on one member.
 const WAITING_MAX: usize = 16 * 1024;
+/// Reads of one session that may wait, so that sessions leave room for each other: as many as the
+/// client has requests under way.
+const WAITING_OF_SESSION_MAX: usize = 1024;
 /// How often a read asks for a barrier before it is refused: one for each change of leader.
 const BARRIERS_MAX: u32 = 8;
 /// Reads that wait.
@@ -46,14 +49,18 @@ impl Reads {
     pub(in crate::execution) fn forget(&mut self, stream: StreamId) {
         self.waiting.retain(|waiting| waiting.stream != stream);
     }
+
+    /// Whether one more read of this session may wait.
+    fn has_room(&self, session: SessionId) -> bool {
+        let of_session = |waiting: &&Waiting| waiting.session == session;
+        self.waiting.len() < WAITING_MAX
+            && self.waiting.iter().filter(of_session).count() < WAITING_OF_SESSION_MAX
+    }
 }
 
 impl Execution {
     /// A client reads.
     pub(in crate::execution) fn read(&mut self, stream: StreamId, session: SessionId, read: Read) {
-        if self.reads.waiting.len() >= WAITING_MAX {
-            return self.send_read(stream, read.id, Err(ReadRefusal::TooManyViews));
-        }
         let barrier = if read.linearizable {
             Barrier::Wanted
         } else {
@@ -62,17 +69,21 @@ impl Execution {
         if barrier == Barrier::Wanted && self.known_leader.is_none() {
             return self.send_read(stream, read.id, Err(ReadRefusal::NoLeader));
         }
-        self.reads.waiting.push(Waiting {
+        let waiting = Waiting {
             stream,
             session,
             read,
             barrier,
             asked: 0,
-        });
-        self.ask_barrier();
-        if barrier == Barrier::Needless {
-            self.serve_reads();
+        };
+        if self.is_due(&waiting) {
+            return self.serve_read(waiting);
         }
+        if !self.reads.has_room(session) {
+            return self.send_read(stream, waiting.read.id, Err(ReadRefusal::TooManyReads));
+        }
+        self.reads.waiting.push(waiting);
+        self.ask_barrier();
     }
 
     /// Asks for one barrier for all reads that want one, unless one is under way: reads that came
@@ -146,10 +157,14 @@ impl Execution {
             .into_iter()
             .partition(|waiting| self.is_due(waiting));
         self.reads.waiting = rest;
-        for Waiting { stream, read, .. } in due {
-            let result = self.query(stream, read.id, read.query);
-            self.send_read(stream, read.id, result);
+        for waiting in due {
+            self.serve_read(waiting);
         }
+    }
+
+    fn serve_read(&mut self, Waiting { stream, read, .. }: Waiting) {
+        let result = self.query(stream, read.id, read.query);
+        self.send_read(stream, read.id, result);
     }
 
     fn is_due(&self, waiting: &Waiting) -> bool {

@@ -94,3 +94,97 @@ fn r12_timers_that_do_not_fit_one_transaction_fire_all_the_same() {
     cluster.pass_ms(1000);
     assert_eq!(cluster.member(member(1)).plugins.heard.len(), 5);
 }
+
+#[test]
+fn r2_requests_on_their_way_to_the_leader_fit_a_frame() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(2));
+    let mut sent = Vec::new();
+    for _ in 0..8 {
+        cluster.send(&mut client, value("/v", 1_000_000));
+    }
+    let execution = &mut cluster.member(member(2)).execution;
+    while let Some(action) = execution.poll_action() {
+        sent.push(action);
+    }
+    let requests = sent.iter().filter_map(|action| match action {
+        ExecutionAction::ToPeer { message, .. } => Some(message),
+        _ => None,
+    });
+    let mut count = 0;
+    for message in requests {
+        let bytes = frame::to_bytes(message).expect("bytes").len();
+        assert!(bytes < FRAME_BYTES_MAX * 9 / 10, "{bytes} bytes");
+        if let ExecutionMessage::Requests { requests, .. } = message {
+            count += requests.len();
+        }
+    }
+    assert_eq!(count, 8);
+    cluster.send(&mut client, value("/v", FRAME_BYTES_MAX - 1000));
+    cluster.run();
+    let closing = cluster.frames(&client).pop();
+    assert!(
+        matches!(closing, Some(ServerFrame::Closing { .. })),
+        "{closing:?}"
+    );
+}
+
+/// One session's reads wait for what never comes; another's are served.
+#[test]
+fn r2_reads_of_one_session_leave_room_for_those_of_others() {
+    let mut cluster = Cluster::new(1);
+    let client = cluster.open(member(1));
+    let other = cluster.open(member(1));
+    let read = |id: u64, after: u64| {
+        ClientFrame::Read(Read {
+            id: ReadId(id),
+            after: RequestId(after),
+            linearizable: false,
+            query: Query::Exists {
+                path: "/".to_owned(),
+            },
+        })
+    };
+    for id in 0..20_000 {
+        cluster.frame(member(1), client.stream, read(id, u64::MAX));
+    }
+    cluster.frame(member(1), other.stream, read(1, 0));
+    cluster.run();
+    let served = cluster.frames(&other);
+    assert!(
+        matches!(
+            served.as_slice(),
+            [ServerFrame::ReadReply { result: Ok(_), .. }]
+        ),
+        "{served:?}"
+    );
+    let refused = cluster.frames(&client);
+    assert!(
+        matches!(
+            refused.first(),
+            Some(ServerFrame::ReadReply {
+                result: Err(ReadRefusal::TooManyReads),
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn r7_an_acknowledgement_names_no_more_than_a_session_can_have() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    let acknowledge = |count: u64| Operation::AcknowledgeCompletions {
+        tickets: (0..count).map(Ticket).collect(),
+    };
+    assert_eq!(
+        cluster.call(&mut client, acknowledge(1000)),
+        Ok(Outcome::Acknowledged)
+    );
+    let refused = cluster.call(&mut client, acknowledge(100_000));
+    assert!(
+        matches!(refused, Err(Refusal::TooLarge { .. })),
+        "{refused:?}"
+    );
+}
