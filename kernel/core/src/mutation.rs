@@ -106,6 +106,8 @@ mutations! {
     CallLoading = "R31",
     /// A session may own more than fits the entry that closes it.
     EphemeralsUncapped = "R32",
+    /// Uploads that do not go on stay.
+    UploadsStay = "R31",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

@@ -26,6 +26,17 @@ pub const OPERATION_NAME_BYTES_MAX: usize = 128;
 /// Effects of one transaction: what a closing session may take with it, and more (rule R32).
 pub const TXN_EFFECTS_MAX: usize = 32 * 1024;
 
+/// Uploads of one session that are not installed: an operator installs a few plugins at a time.
+pub const SESSION_UPLOADS_MAX: usize = 8;
+/// Uploads of all sessions.
+pub const UPLOADS_MAX: usize = 64;
+/// Bytes of a chunk of an upload at least, save its last one, so that what a component takes in
+/// memory is about its size.
+pub const UPLOAD_CHUNK_BYTES_MIN: usize = 4096;
+/// How long an upload is kept after its last chunk, on the log clock, in milliseconds: a chunk
+/// takes a round trip, and a client that is cut off comes back within a session's timeout.
+pub const UPLOAD_IDLE_MS_MAX: u64 = 60_000;
+
 /// The caps that a cluster may set differently; the same for client and server.
 #[derive(
     Clone,

@@ -222,6 +222,7 @@ folkmoot_proto::compact_struct!(Upload {
     session,
     size,
     received,
+    touched,
     sealed,
 });
 folkmoot_proto::compact_struct!(SealedUpload { name, ticket });

@@ -268,6 +268,8 @@ pub struct Upload {
     pub size: u32,
     /// Bytes that are kept.
     pub received: u32,
+    /// When the last chunk came (rule R9).
+    pub touched: LogTime,
     /// Set once it is whole.
     pub sealed: Option<SealedUpload>,
 }

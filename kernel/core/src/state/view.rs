@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::effect::MountEvent;
-use folkmoot_proto::limits::Limits;
+use folkmoot_proto::limits::{Limits, UPLOAD_IDLE_MS_MAX};
 use folkmoot_proto::{
     Digest, LogTime, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid, split_last,
 };
@@ -178,7 +178,7 @@ pub trait View {
         found
     }
 
-    /// The earliest deadline of a wait or due time of a timer.
+    /// The earliest deadline of a wait or an upload, or due time of a timer.
     fn next_due(&self) -> Option<LogTime> {
         let mut earliest: Option<LogTime> = None;
         let from = Key::WaitDue(LogTime::ZERO, Ticket::ZERO);
@@ -195,7 +195,9 @@ pub trait View {
             }
             ControlFlow::Break(())
         });
-        earliest
+        let uploads = self.uploads().into_iter();
+        let uploads = uploads.filter_map(|(_, upload)| self.upload_due(upload));
+        earliest.into_iter().chain(uploads).min()
     }
 
     /// A mount.
@@ -395,6 +397,23 @@ pub trait View {
             _ => ControlFlow::Break(()),
         });
         found
+    }
+
+    /// When an upload is to be dropped, if nothing comes before: its next chunk, or its sealing, is
+    /// late, or the wait for its examination is over. None while that wait goes on.
+    fn upload_due(&self, upload: &Upload) -> Option<LogTime> {
+        match &upload.sealed {
+            None => Some(upload.touched.plus_millis(UPLOAD_IDLE_MS_MAX)),
+            Some(sealed) if self.wait(sealed.ticket).is_none() => Some(LogTime::ZERO),
+            Some(_) => None,
+        }
+    }
+
+    /// Uploads that are to be dropped at `now` (rule R31).
+    fn due_uploads(&self, now: LogTime) -> Vec<Digest> {
+        let uploads = self.uploads().into_iter();
+        let due = uploads.filter(|(_, upload)| self.upload_due(upload).is_some_and(|at| at <= now));
+        due.map(|(digest, _)| digest).collect()
     }
 
     /// An installed component.

@@ -1,7 +1,9 @@
 //! Components on their way into the cluster (rule R31).
 
 use folkmoot_proto::effect::Effect;
-use folkmoot_proto::limits::{CHUNK_BYTES_MAX, NAME_BYTES_MAX};
+use folkmoot_proto::limits::{
+    CHUNK_BYTES_MAX, NAME_BYTES_MAX, SESSION_UPLOADS_MAX, UPLOAD_CHUNK_BYTES_MIN, UPLOADS_MAX,
+};
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, Now, RequestId, SessionId, Ticket};
 
@@ -51,8 +53,11 @@ pub(super) fn take_chunk(
         let reason = format!("the chunk begins at {offset}, expected is {received}");
         return Err(Refusal::ComponentRefused { reason });
     }
+    if end != Some(size) && data.len() < UPLOAD_CHUNK_BYTES_MIN {
+        return Err(refused("the chunk is small, and not the last one"));
+    }
     if received == 0 {
-        check_room(draft, size)?;
+        check_room(draft, session, size)?;
     }
     draft.effect(Effect::PutChunk {
         digest,
@@ -65,9 +70,17 @@ pub(super) fn take_chunk(
 }
 
 /// Room for a whole component is checked when its upload begins.
-fn check_room(draft: &Draft, size: u32) -> Result<(), Refusal> {
+fn check_room(draft: &Draft, session: SessionId, size: u32) -> Result<(), Refusal> {
     let limits = draft.view().limits();
-    let promised = draft.view().uploads().into_iter();
+    let uploads = draft.view().uploads();
+    let of_session = uploads.iter().filter(|(_, of)| of.session == session);
+    check_count(
+        "uploads of a session",
+        of_session.count() + 1,
+        SESSION_UPLOADS_MAX,
+    )?;
+    check_count("uploads of all sessions", uploads.len() + 1, UPLOADS_MAX)?;
+    let promised = uploads.into_iter();
     let promised: u64 = promised
         .map(|(_, upload)| u64::from(upload.size - upload.received))
         .sum();
@@ -135,23 +148,48 @@ impl Execution {
             return;
         };
         let committed = self.state();
+        let ticket = |upload: &Upload| upload.sealed.as_ref().map(|sealed| sealed.ticket);
         let is_new = |digest: &Digest, upload: &Upload| {
-            upload.sealed.is_some() && !leader.examining.contains(digest)
+            let ticket = ticket(upload);
+            ticket.is_some() && leader.examining.get(digest).copied() != ticket
         };
         let uploads = committed.uploads().into_iter();
         let new = uploads.filter(|(digest, upload)| is_new(digest, upload));
-        let new: Vec<_> = new
-            .map(|(digest, _)| (digest, committed.component_bytes(digest).into()))
-            .collect();
-        for (digest, bytes) in new {
+        let new = new.filter_map(|(digest, upload)| {
+            Some((
+                digest,
+                ticket(upload)?,
+                committed.component_bytes(digest).into(),
+            ))
+        });
+        for (digest, ticket, bytes) in new.collect::<Vec<_>>() {
             if let Some(leader) = &mut self.leader {
-                leader.examining.insert(digest);
+                leader.examining.insert(digest, ticket);
             }
             self.act(ExecutionAction::ExamineComponent { digest, bytes });
         }
     }
 
-    /// Installs or refuses an examined component, and completes the request that waits for it.
+    /// Drops uploads that do not go on, and those whose installation nobody waits for any more.
+    pub(super) fn run_due_uploads(&mut self, now: Now) {
+        let time = self.txn_log_time(now);
+        if !self.may_execute()
+            || mutation::is_on(Mutation::UploadsStay)
+            || self.speculative().due_uploads(time).is_empty()
+        {
+            return;
+        }
+        self.kernel_txn(now, |draft| {
+            let time = draft.stamp().log_time;
+            for digest in draft.view().due_uploads(time) {
+                draft.effect(Effect::DropUpload { digest })?;
+            }
+            Ok(())
+        });
+    }
+
+    /// Installs or refuses an examined component, and completes the request that waits for it. The
+    /// result is about these bytes, whoever uploaded them.
     pub(super) fn run_examined(
         &mut self,
         now: Now,

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use folkmoot_proto::client::Request;
 use folkmoot_proto::{
     ConnEpoch, Digest, LogIndex, MemberId, MountId, RequestId, SecretHash, SessionId, Term, Tick,
+    Ticket,
 };
 
 use self::batch::Batches;
@@ -71,8 +72,9 @@ pub(in crate::execution) struct Leader {
     last_event: MountId,
     /// Whether the next guest call is an event's, so that events and requests take turns.
     events_turn: bool,
-    /// Components that are being examined.
-    examining: BTreeSet<Digest>,
+    /// Components that are being examined, and the waits that this is for: an upload of the same
+    /// bytes that is sealed later is examined anew.
+    examining: BTreeMap<Digest, Ticket>,
 }
 
 /// One piece of work for the leader.
@@ -131,7 +133,7 @@ impl Leader {
             health: MountHealth::default(),
             last_event: MountId::ZERO,
             events_turn: true,
-            examining: BTreeSet::new(),
+            examining: BTreeMap::new(),
         }
     }
 

@@ -37,6 +37,7 @@ impl Execution {
         self.begin_touch_round(now.tick);
         self.run_due_waits(now);
         self.run_timers(now);
+        self.run_due_uploads(now);
         self.run_expiries(now);
         self.run_calls_and_queue(now, plugins);
         self.propose();
@@ -113,6 +114,7 @@ impl Execution {
             leader.clock = Some(LogClock::starting(base, now));
         }
         self.arm_all(now);
+        self.examine_sealed();
     }
 
     /// Counts the timeout of every session that has no deadline from now on.

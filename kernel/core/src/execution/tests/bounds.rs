@@ -129,6 +129,137 @@ fn r2_requests_on_their_way_to_the_leader_fit_a_frame() {
     );
 }
 
+fn upload(cluster: &mut Cluster, client: &mut Client, bytes: &[u8]) -> Operation {
+    let digest = Digest::of(bytes);
+    let chunk = Operation::UploadChunk {
+        digest,
+        size: u32::try_from(bytes.len()).expect("small"),
+        offset: 0,
+        data: bytes.to_vec(),
+    };
+    assert_eq!(cluster.call(client, chunk), Ok(Outcome::ChunkTaken));
+    Operation::Install {
+        digest,
+        name: "a component".to_owned(),
+    }
+}
+
+/// One component is refused, and tried again under the same leader.
+#[test]
+fn r31_a_component_that_was_refused_is_examined_again() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    for _ in 0..2 {
+        let install = upload(&mut cluster, &mut client, b"bad");
+        let waiting = cluster.call(&mut client, install);
+        assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
+        let completion = cluster.next_frame(&client);
+        assert!(
+            matches!(
+                completion,
+                Some(ServerFrame::Completion { reply: Err(_), .. })
+            ),
+            "{completion:?}"
+        );
+    }
+}
+
+/// The leader goes during the examination, and nothing else happens in the cluster.
+#[test]
+fn r31_a_new_leader_examines_what_its_predecessor_did_not() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(3));
+    cluster.hold_examinations = true;
+    let install = upload(&mut cluster, &mut client, b"lock");
+    let waiting = cluster.call(&mut client, install);
+    assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
+    cluster.hold_examinations = false;
+    cluster.elect(member(2));
+    cluster.run();
+    let completion = cluster.frames(&client).pop();
+    assert!(
+        matches!(
+            completion,
+            Some(ServerFrame::Completion {
+                reply: Ok(Outcome::Installed),
+                ..
+            })
+        ),
+        "{completion:?}"
+    );
+}
+
+#[test]
+pub(super) fn r31_an_upload_that_does_not_go_on_is_dropped() {
+    let mut cluster = Cluster::new(3);
+    let mut client = cluster.open(member(1));
+    let digest = Digest([3; 32]);
+    let chunk = |offset| Operation::UploadChunk {
+        digest,
+        size: 20_000,
+        offset,
+        data: vec![1; 5000],
+    };
+    cluster.call(&mut client, chunk(0)).expect("taken");
+    let pass = |cluster: &mut Cluster, seconds: u64| {
+        for _ in 0..seconds / 5 {
+            cluster.heartbeat(&client, 1);
+            cluster.pass_ms(5000);
+        }
+    };
+    pass(&mut cluster, 50);
+    cluster.elect(member(2));
+    pass(&mut cluster, 5);
+    let again = cluster.resume(&client, member(2));
+    let mut client = Client {
+        next: RequestId(2),
+        ..again
+    };
+    assert_eq!(
+        cluster.call_anew(&mut client, chunk(5000)),
+        Ok(Outcome::ChunkTaken)
+    );
+    let pass = |cluster: &mut Cluster, seconds: u64| {
+        for _ in 0..seconds / 5 {
+            cluster.heartbeat(&client, 1);
+            cluster.pass_ms(5000);
+        }
+    };
+    pass(&mut cluster, 50);
+    assert!(cluster.state(member(1)).upload(digest).is_some());
+    pass(&mut cluster, 15);
+    assert!(cluster.state(member(1)).upload(digest).is_none());
+    assert_eq!(cluster.state(member(3)).counters().component_bytes, 0);
+}
+
+#[test]
+fn r32_a_session_has_few_uploads_and_their_chunks_are_large() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    let mut taken = 0;
+    for number in 0..20 {
+        let chunk = Operation::UploadChunk {
+            digest: Digest([number; 32]),
+            size: 10_000,
+            offset: 0,
+            data: vec![0; 5000],
+        };
+        taken += u32::from(cluster.call(&mut client, chunk).is_ok());
+    }
+    assert_eq!(taken, 8);
+    let tiny = Operation::UploadChunk {
+        digest: Digest([1; 32]),
+        size: 10_000,
+        offset: 5000,
+        data: vec![0],
+    };
+    let refused = cluster.call(&mut client, tiny);
+    assert!(
+        matches!(refused, Err(Refusal::ComponentRefused { .. })),
+        "{refused:?}"
+    );
+}
+
 /// One session's reads wait for what never comes; another's are served.
 #[test]
 fn r2_reads_of_one_session_leave_room_for_those_of_others() {

@@ -82,6 +82,10 @@ const TESTS: &[(Mutation, fn())] = &[
         load::r16_nobody_expires_before_a_round_that_began_after_the_deadline,
     ),
     (
+        Mutation::UploadsStay,
+        bounds::r31_an_upload_that_does_not_go_on_is_dropped,
+    ),
+    (
         Mutation::ReplyBeforeEvents,
         r28_streams::r28_events_come_before_the_reply_that_reflects_them,
     ),

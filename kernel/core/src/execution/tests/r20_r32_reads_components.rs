@@ -191,19 +191,20 @@ pub(super) fn r27_one_other_state_is_an_alarm_and_a_majority_takes_the_member_ou
 pub(super) fn r31_a_bad_component_is_refused_and_its_upload_goes() {
     let mut cluster = Cluster::new(3);
     let mut client = cluster.open(member(2));
-    let bytes = b"bad component".to_vec();
+    let bytes = b"bad ".repeat(2000);
     let digest = Digest::of(&bytes);
     let chunk = |offset: u32, data: &[u8]| Operation::UploadChunk {
         digest,
-        size: 13,
+        size: 8000,
         offset,
         data: data.to_vec(),
     };
+    let (first, second) = bytes.split_at(5000);
     assert_eq!(
-        cluster.call(&mut client, chunk(0, b"bad ")),
+        cluster.call(&mut client, chunk(0, first)),
         Ok(Outcome::ChunkTaken)
     );
-    let gap = cluster.call(&mut client, chunk(5, b"omponent"));
+    let gap = cluster.call(&mut client, chunk(5001, &second[1..]));
     assert!(
         matches!(gap, Err(Refusal::ComponentRefused { .. })),
         "{gap:?}"
@@ -216,7 +217,7 @@ pub(super) fn r31_a_bad_component_is_refused_and_its_upload_goes() {
         "{early:?}"
     );
     assert_eq!(
-        cluster.call(&mut client, chunk(4, b"component")),
+        cluster.call(&mut client, chunk(5000, second)),
         Ok(Outcome::ChunkTaken)
     );
     let waiting = cluster.call(&mut client, install);
@@ -243,9 +244,9 @@ pub(super) fn r31_an_unfinished_upload_goes_with_its_session() {
     let digest = Digest([3; 32]);
     let chunk = Operation::UploadChunk {
         digest,
-        size: 9,
+        size: 9000,
         offset: 0,
-        data: vec![1; 4],
+        data: vec![1; 4096],
     };
     cluster.call(&mut client, chunk).expect("taken");
     cluster.send(&mut client, Operation::CloseSession);

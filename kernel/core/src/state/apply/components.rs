@@ -16,10 +16,10 @@ fn refused(digest: Digest, problem: &'static str) -> ApplyError {
 
 pub(super) fn put_chunk<S: Store>(
     store: &mut S,
+    stamp: Stamp,
     digest: Digest,
     session: SessionId,
-    size: u32,
-    offset: u32,
+    (size, offset): (u32, u32),
     data: &[u8],
 ) -> Result<(), ApplyError> {
     sessions::expect(store, session)?;
@@ -30,6 +30,7 @@ pub(super) fn put_chunk<S: Store>(
         session,
         size,
         received: 0,
+        touched: stamp.log_time,
         sealed: None,
     });
     if upload.session != session || upload.size != size || upload.sealed.is_some() {
@@ -43,7 +44,11 @@ pub(super) fn put_chunk<S: Store>(
     };
     let chunk = Value::Chunk(Bytes::copy_from_slice(data));
     store.put(Key::Chunk(digest, offset), Some(chunk));
-    let upload = Upload { received, ..upload };
+    let upload = Upload {
+        received,
+        touched: stamp.log_time,
+        ..upload
+    };
     let key = Key::Upload(digest);
     write(store, key, Some(Value::Upload(Box::new(upload))));
     Ok(())

@@ -142,7 +142,7 @@ fn apply_strictly<S: Store>(
             size,
             offset,
             data,
-        } => components::put_chunk(store, *digest, *session, *size, *offset, data),
+        } => components::put_chunk(store, stamp, *digest, *session, (*size, *offset), data),
         Effect::SealUpload {
             digest,
             name,
