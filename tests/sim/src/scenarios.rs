@@ -117,6 +117,11 @@ pub const ALL: &[Scenario] = &[
         sessions::a_heartbeat_waits_for_a_quorum,
     ),
     scenario(
+        "R16",
+        "a_session_expires_behind_a_round",
+        sessions::a_session_expires_behind_a_round,
+    ),
+    scenario(
         "R32",
         "a_sessions_end_fits_one_entry",
         sessions::a_sessions_end_fits_one_entry,
@@ -125,5 +130,10 @@ pub const ALL: &[Scenario] = &[
         "R31",
         "a_component_that_is_none_is_refused",
         components::a_component_that_is_none_is_refused,
+    ),
+    scenario(
+        "R31",
+        "an_upload_that_does_not_go_on_goes",
+        components::an_upload_that_does_not_go_on_goes,
     ),
 ];

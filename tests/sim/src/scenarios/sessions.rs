@@ -77,6 +77,24 @@ pub(super) fn a_heartbeat_waits_for_a_quorum() -> Result<(), String> {
     }
 }
 
+/// While no quorum answers, what came to the leader before a session's deadline may not have been
+/// taken: the session does not expire (rule R16).
+pub(super) fn a_session_expires_behind_a_round() -> Result<(), String> {
+    let mut leader = Leader::new()?;
+    let client = leader.open(1)?;
+    leader.holds_barriers = true;
+    leader.pass(15_000)?;
+    if leader.execution.state().session(client.session).is_none() {
+        return Err("it expires while no quorum answers".to_owned());
+    }
+    leader.answer_barriers()?;
+    leader.pass(1_000)?;
+    match leader.execution.state().session(client.session) {
+        None => Ok(()),
+        Some(_) => Err("it does not expire once a quorum has answered".to_owned()),
+    }
+}
+
 /// What a session owns is capped so that its end fits one entry, however much it tries to own: one
 /// whose end did not fit would live for ever (rule R32).
 pub(super) fn a_sessions_end_fits_one_entry() -> Result<(), String> {

@@ -10,7 +10,7 @@ use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, ReadId, RequestId, Ticket, frame};
 
-use super::clients::{Client, create, invoke, replies};
+use super::clients::{Client, create, replies};
 use super::cluster::{Cluster, Proposals, member};
 use crate::execution::ExecutionAction;
 use crate::state::View;
