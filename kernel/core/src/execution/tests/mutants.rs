@@ -4,7 +4,7 @@
 use std::panic::catch_unwind;
 
 use super::{
-    r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions,
+    bounds, r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions,
     r16_expiry_under_load as load, r28_streams,
 };
 use crate::mutation::{Mutation, switch_off, switch_on};
