@@ -188,6 +188,16 @@ pub struct ReadContext {
     pub sequence: u64,
 }
 
+/// Names a client's stream that waits to be attached at a member, so that asking for it twice
+/// attaches it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct AttachAttempt {
+    /// A number that no other run of the member's process uses.
+    pub run: u64,
+    /// The stream's number, which no other stream of the run has.
+    pub stream: u64,
+}
+
 /// Between execution machines: in order while the stream lives, lossy with it.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub enum ExecutionMessage {
@@ -197,6 +207,8 @@ pub enum ExecutionMessage {
         secret: SecretHash,
         /// The timeout that it asks for.
         timeout_ms: u32,
+        /// The stream that asks.
+        attempt: AttachAttempt,
     },
     /// From the leader: the session was refused before anything was logged.
     OpenRefused {
@@ -211,6 +223,8 @@ pub enum ExecutionMessage {
         session: SessionId,
         /// The hash of the secret that the client showed.
         secret: SecretHash,
+        /// The stream that asks.
+        attempt: AttachAttempt,
     },
     /// From the leader: the session was refused. `UnknownSession` holds once the member has applied
     /// `applied`, so that only a committed entry says so (rule R15).

@@ -122,7 +122,7 @@ impl Execution {
         }
         self.next_round = now.tick.plus_millis(MEMBER_ROUND_MS);
         self.rewind_lost(now);
-        self.ask_again();
+        self.ask_due(now.tick);
         self.end_idle_listings(now.tick);
         self.mark_watches();
     }

@@ -314,12 +314,16 @@ impl Execution {
 
     fn take_message(&mut self, now: Now, from: MemberId, message: ExecutionMessage) {
         match message {
-            ExecutionMessage::OpenSession { secret, timeout_ms } => {
-                self.lead_open(from, secret, timeout_ms);
-            }
-            ExecutionMessage::AttachSession { session, secret } => {
-                self.lead_attach(from, session, secret);
-            }
+            ExecutionMessage::OpenSession {
+                secret,
+                timeout_ms,
+                attempt,
+            } => self.lead_open((from, attempt), secret, timeout_ms),
+            ExecutionMessage::AttachSession {
+                session,
+                secret,
+                attempt,
+            } => self.lead_attach((from, attempt), session, secret),
             ExecutionMessage::Requests {
                 session,
                 epoch,

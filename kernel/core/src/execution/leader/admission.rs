@@ -10,7 +10,7 @@ use folkmoot_proto::{ConnEpoch, Digest, MemberId, Now, RequestId, SecretHash, Se
 use super::draft::Draft;
 use super::native;
 use super::operations::check_guards;
-use super::{Leader, Work};
+use super::{Attempt, Leader, Work};
 use crate::execution::Execution;
 use crate::execution::request::request_bytes;
 use crate::mutation::{self, Mutation};
@@ -19,6 +19,10 @@ use crate::state::{Session, Stamp, View, reply_bytes};
 
 /// Native operations in one step, about: a few milliseconds, after which input is looked at again.
 const NATIVE_WORK_PER_STEP: usize = 1024;
+
+/// Streams of a session that the leader knows to be attached already: those that a client has left
+/// behind at members that do not know it yet.
+const ATTEMPTS_MAX: usize = 8;
 
 /// Bytes of requests that may wait to be executed: a second's worth of large values.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -71,29 +75,29 @@ impl Execution {
         }
     }
 
-    /// A client wants a session at `member`.
+    /// A client wants a session.
     pub(in crate::execution) fn lead_open(
         &mut self,
-        member: MemberId,
+        attempt: Attempt,
         secret: SecretHash,
         timeout_ms: u32,
     ) {
         self.enqueue(Work::Open {
-            member,
+            attempt,
             secret,
             timeout_ms,
         });
     }
 
-    /// A client resumes a session at `member`.
+    /// A client resumes a session.
     pub(in crate::execution) fn lead_attach(
         &mut self,
-        member: MemberId,
+        attempt: Attempt,
         session: SessionId,
         secret: SecretHash,
     ) {
         self.enqueue(Work::Attach {
-            member,
+            attempt,
             session,
             secret,
         });
@@ -170,15 +174,15 @@ impl Execution {
     fn run_work(&mut self, now: Now, work: Work, plugins: &mut dyn PluginRuntime) -> Turn {
         match work {
             Work::Open {
-                member,
+                attempt,
                 secret,
                 timeout_ms,
-            } => self.run_open(now, member, secret, timeout_ms),
+            } => self.run_open(now, attempt, secret, timeout_ms),
             Work::Attach {
-                member,
+                attempt,
                 session,
                 secret,
-            } => self.run_attach(now, member, session, secret),
+            } => self.run_attach(now, attempt, session, secret),
             Work::Request {
                 member,
                 session,
@@ -190,10 +194,11 @@ impl Execution {
         Turn::Done
     }
 
-    fn run_open(&mut self, now: Now, member: MemberId, secret: SecretHash, timeout_ms: u32) {
+    fn run_open(&mut self, now: Now, attempt: Attempt, secret: SecretHash, timeout_ms: u32) {
         if let Some(session) = self.speculative().session_by_secret(secret) {
-            return self.run_attach(now, member, session, secret);
+            return self.run_attach(now, attempt, session, secret);
         }
+        let (member, _) = attempt;
         let sessions_max = u64::from(self.speculative().limits().sessions_max);
         if self.speculative().counters().sessions >= sessions_max {
             let reason = AttachRefused::TooManySessions;
@@ -206,14 +211,19 @@ impl Execution {
         };
         let stamp = self.kernel_txn(now, |draft| draft.effect(effect));
         if let Some(stamp) = stamp {
-            self.arm_deadline(now.tick, SessionId(stamp.zxid.0), timeout_ms);
+            let id = SessionId(stamp.zxid.0);
+            self.arm_deadline(now.tick, id, timeout_ms);
+            if let Some(leader) = &mut self.leader {
+                leader.remember(id, attempt);
+            }
         }
     }
 
     /// Attaches a session that is open in the overlay and whose secret was shown. Any other is
     /// answered by the member itself, from what it has applied: only a committed entry says that a
     /// session is over (rule R15).
-    fn run_attach(&mut self, now: Now, member: MemberId, id: SessionId, secret: SecretHash) {
+    fn run_attach(&mut self, now: Now, attempt: Attempt, id: SessionId, secret: SecretHash) {
+        let (member, _) = attempt;
         let Some(session) = self.speculative().session(id) else {
             if mutation::is_on(Mutation::ExpiredByHearsay) {
                 self.tell_expired(member, id, secret);
@@ -225,8 +235,13 @@ impl Execution {
         }
         let (epoch, timeout_ms) = (session.epoch, session.timeout_ms);
         let under_way = session.member == member && !self.is_applied(id, epoch);
-        if under_way {
-            // Asked twice: the attachment on its way serves the newer stream as well.
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        if leader.knows(id, attempt) || under_way {
+            // Asked twice: its attachment is logged already, and may have ended elsewhere since. One
+            // that is on its way serves a newer stream of the member as well; if it came there
+            // before that stream did, that is asked for again.
             return;
         }
         let effect = Effect::AttachSession {
@@ -236,6 +251,9 @@ impl Execution {
         };
         if self.kernel_txn(now, |draft| draft.effect(effect)).is_some() {
             self.arm_deadline(now.tick, id, timeout_ms);
+            if let Some(leader) = &mut self.leader {
+                leader.remember(id, attempt);
+            }
         }
     }
 
@@ -473,6 +491,28 @@ impl Execution {
 }
 
 impl Leader {
+    /// Whether the session was attached for this stream in this term.
+    fn knows(&self, session: SessionId, attempt: Attempt) -> bool {
+        let attempts = self.attempts.get(&session);
+        attempts.is_some_and(|attempts| attempts.contains(&attempt))
+    }
+
+    fn remember(&mut self, session: SessionId, attempt: Attempt) {
+        if self.knows(session, attempt) {
+            return;
+        }
+        let attempts = self.attempts.entry(session).or_default();
+        if attempts.len() == ATTEMPTS_MAX {
+            attempts.pop_front();
+        }
+        attempts.push_back(attempt);
+    }
+
+    /// The session is over.
+    pub(in crate::execution) fn forget_session(&mut self, session: SessionId) {
+        self.attempts.remove(&session);
+    }
+
     fn push(&mut self, work: Work) {
         self.queue_bytes += work.bytes();
         if let Work::Attach { session, .. } = work {

@@ -18,6 +18,7 @@ mod touches;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use folkmoot_proto::client::Request;
+use folkmoot_proto::peer::AttachAttempt;
 use folkmoot_proto::{
     ConnEpoch, Digest, LogIndex, MemberId, MountId, RequestId, SecretHash, SessionId, Term, Tick,
     Ticket,
@@ -54,6 +55,8 @@ pub(in crate::execution) struct Leader {
     attaching: BTreeMap<SessionId, u32>,
     /// What is executed and not applied.
     batches: Batches,
+    /// The streams that each session was lately attached for in this term.
+    attempts: BTreeMap<SessionId, VecDeque<Attempt>>,
     /// Sessions with requests that are executed and not applied, and the last of them.
     unapplied: BTreeMap<SessionId, RequestId>,
     /// Sessions of which a request was turned away for what the overlay says of them.
@@ -77,18 +80,21 @@ pub(in crate::execution) struct Leader {
     examining: BTreeMap<Digest, Ticket>,
 }
 
+/// A stream that asks for a session, and the member that it is at.
+type Attempt = (MemberId, AttachAttempt);
+
 /// One piece of work for the leader.
 #[derive(Debug)]
 enum Work {
     /// A client wants a session at a member.
     Open {
-        member: MemberId,
+        attempt: Attempt,
         secret: SecretHash,
         timeout_ms: u32,
     },
     /// A client resumes a session at a member.
     Attach {
-        member: MemberId,
+        attempt: Attempt,
         session: SessionId,
         secret: SecretHash,
     },
@@ -124,6 +130,7 @@ impl Leader {
             queue_bytes: 0,
             attaching: BTreeMap::new(),
             batches: Batches::new(term, batches_in_flight_max),
+            attempts: BTreeMap::new(),
             unapplied: BTreeMap::new(),
             turned_away: BTreeSet::new(),
             to_rewind: BTreeSet::new(),

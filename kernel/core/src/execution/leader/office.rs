@@ -187,6 +187,7 @@ impl Execution {
         leader.to_rewind.extend(executed);
         leader.to_rewind.append(&mut leader.turned_away);
         leader.examining.clear();
+        leader.attempts.clear();
         leader.told_gap.clear();
         self.drop_overlay();
         self.go_on(self.last_tick, applied);

@@ -3,8 +3,8 @@
 //! anything but what is applied here.
 
 use folkmoot_proto::client::{AttachRefused, ServerFrame};
-use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{ConnEpoch, LogIndex, Now, SecretHash, SessionId, Zxid};
+use folkmoot_proto::peer::{AttachAttempt, ExecutionMessage, ReadContext};
+use folkmoot_proto::{ConnEpoch, LogIndex, Now, SecretHash, SessionId, Tick, Zxid};
 
 use super::streams::{Attachment, Phase, Served, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction, StreamId};
@@ -23,7 +23,7 @@ impl Execution {
         let limits = self.state().limits();
         let (min_ms, max_ms) = (limits.session_timeout_min_ms, limits.session_timeout_max_ms);
         let phase = Phase::Opening { secret, timeout_ms };
-        self.streams.insert(id, Stream { connection, phase });
+        self.streams.insert(id, Stream::new(connection, phase));
         if timeout_ms < min_ms || timeout_ms > max_ms {
             return self.refuse_stream(id, AttachRefused::BadTimeout { min_ms, max_ms });
         }
@@ -46,7 +46,7 @@ impl Execution {
             barrier: None,
             read_index: None,
         };
-        self.streams.insert(id, Stream { connection, phase });
+        self.streams.insert(id, Stream::new(connection, phase));
         if let Some(reason) = self.attach_refusal(id) {
             return self.refuse_stream(id, reason);
         }
@@ -61,15 +61,26 @@ impl Execution {
         let Some(stream) = self.streams.stream(id) else {
             return;
         };
+        let attempt = AttachAttempt {
+            run: self.config.run,
+            stream: id.0,
+        };
         let message = match stream.phase {
             Phase::Attached(_) => return,
-            Phase::Opening { secret, timeout_ms } => {
-                ExecutionMessage::OpenSession { secret, timeout_ms }
-            }
+            Phase::Opening { secret, timeout_ms } => ExecutionMessage::OpenSession {
+                secret,
+                timeout_ms,
+                attempt,
+            },
             Phase::Resuming {
                 session, secret, ..
-            } => ExecutionMessage::AttachSession { session, secret },
+            } => ExecutionMessage::AttachSession {
+                session,
+                secret,
+                attempt,
+            },
         };
+        self.streams.asked(id, self.last_tick);
         self.tell(leader, message);
         self.ask_whether_open(id);
     }
@@ -78,14 +89,10 @@ impl Execution {
     /// What is applied after a quorum round tells.
     fn ask_whether_open(&mut self, id: StreamId) {
         let applied = self.state().zxid();
-        let context = self.next_context();
-        if let Some(stream) = self.streams.stream_mut(id)
-            && let Phase::Resuming {
-                session, barrier, ..
-            } = &mut stream.phase
-            && session.0 > applied.0
-        {
-            *barrier = Some(context);
+        let is_unknown = |stream: &Stream| matches!(stream.phase, Phase::Resuming { session, .. } if session.0 > applied.0);
+        if self.streams.stream(id).is_some_and(is_unknown) {
+            let context = self.next_context();
+            self.streams.ask_by(id, context);
             self.act(ExecutionAction::ReadBarrier { context });
         }
     }
@@ -99,13 +106,7 @@ impl Execution {
         let Some(id) = self.streams.asking_by(context) else {
             return false;
         };
-        if let Some(Stream {
-            phase: Phase::Resuming { read_index, .. },
-            ..
-        }) = self.streams.stream_mut(id)
-        {
-            *read_index = Some(index);
-        }
+        self.streams.read_at(id, index);
         self.review_stream(id);
         true
     }
@@ -133,10 +134,31 @@ impl Execution {
         }
     }
 
-    /// Looks at what waits to be attached, after an entry was applied.
+    /// Looks at the streams that wait for what is applied here by now.
     pub(in crate::execution) fn review_streams(&mut self) {
-        for id in self.streams.pending() {
+        let position = self.state().position();
+        for id in self.streams.take_due(position.zxid, position.index) {
             self.review_stream(id);
+        }
+    }
+
+    /// A session is over: streams that wait for it hear so.
+    pub(super) fn review_closed(&mut self, session: SessionId) {
+        for id in self.streams.resuming(session) {
+            self.review_stream(id);
+        }
+    }
+
+    /// A session is attached at another member. Streams that were to have it here were left behind
+    /// by their client; those that the log has not answered yet come later.
+    pub(super) fn attached_elsewhere(&mut self, session: SessionId, was_attached: bool) {
+        let serving = self.streams.serving(session);
+        let secret = self.state().session(session).map(|open| open.secret);
+        let opening = secret.map_or_else(Vec::new, |secret| self.streams.opening(secret));
+        let waiting = self.streams.resuming(session).into_iter().chain(opening);
+        let left = waiting.filter(|id| was_attached || self.streams.is_answered(*id));
+        for stream in left.chain(serving).collect::<Vec<_>>() {
+            self.close_stream(stream, "the session is attached at another member");
         }
     }
 
@@ -173,13 +195,8 @@ impl Execution {
             return self.adopt_epoch(now, session, epoch);
         };
         let applied = self.state().zxid();
-        match self.streams.stream_mut(id).map(|stream| &mut stream.phase) {
-            Some(Phase::Resuming {
-                last_seen,
-                epoch: known,
-                ..
-            }) if *last_seen > applied => *known = Some(epoch),
-            _ => self.serve(id, session, epoch),
+        if !self.streams.answer_later(id, epoch, applied) {
+            self.serve(id, session, epoch);
         }
     }
 
@@ -246,10 +263,17 @@ impl Execution {
         }
     }
 
-    /// Asks again for what waits to be attached: what was asked may be lost with a leader or a
-    /// stream, and asking twice does no harm.
+    /// Asks again for all that waits to be attached: what was asked is lost with a leader or a
+    /// stream. The leader attaches a stream once, however often it is asked for.
     pub(in crate::execution) fn ask_again(&mut self) {
         for id in self.streams.pending() {
+            self.ask_attachment(id);
+        }
+    }
+
+    /// Asks again for what was asked for long ago, for what nothing else noticed.
+    pub(in crate::execution) fn ask_due(&mut self, now: Tick) {
+        for id in self.streams.to_ask(now) {
             self.ask_attachment(id);
         }
     }

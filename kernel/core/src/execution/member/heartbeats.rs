@@ -60,6 +60,7 @@ impl Execution {
                 Stream {
                     connection: of,
                     phase: Phase::Attached(attachment),
+                    ..
                 } if *of == connection && attachment.told_epoch == *epoch => {
                     Some((*session, attachment.epoch))
                 }

@@ -95,10 +95,9 @@ impl Execution {
             } if member == me => attached.push((session, epoch)),
             Notice::SessionOpened { .. } => {}
             Notice::SessionAttached { session, .. } => {
+                let before = attached.len();
                 attached.retain(|(of, _)| *of != session);
-                if let Some(stream) = self.streams.serving(session) {
-                    self.close_stream(stream, "the session is attached at another member");
-                }
+                self.attached_elsewhere(session, attached.len() < before);
             }
             Notice::SessionClosed { session, expired } => {
                 if let Some(stream) = self.streams.serving(session) {
@@ -107,6 +106,10 @@ impl Execution {
                     self.end_stream(stream);
                 }
                 attached.retain(|(of, _)| *of != session);
+                self.review_closed(session);
+                if let Some(leader) = &mut self.leader {
+                    leader.forget_session(session);
+                }
             }
             Notice::MountPut { mount } => self.discards.push(Discard::Mount(mount)),
             Notice::EventQueued { .. } | Notice::UploadSealed { .. } => {}

@@ -7,13 +7,32 @@ use folkmoot_proto::{ConnEpoch, LogIndex, RequestId, SecretHash, SessionId, Tick
 
 use crate::execution::{ConnectionId, StreamId};
 
-/// Streams by name, and which of them serves a session.
+/// How long a stream waits before it is asked for again for the first time, in milliseconds; it
+/// doubles each time.
+const ASK_MS_MIN: u64 = 1_000;
+/// How long it waits at most, in milliseconds.
+const ASK_MS_MAX: u64 = 4_000;
+
+/// Streams by name, and which of them serves a session. When a member dies, those of all its clients
+/// come to the others at once: nothing here looks at all of them for one.
 #[derive(Debug, Default)]
 pub(in crate::execution) struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     serving: BTreeMap<SessionId, StreamId>,
+    of_connection: BTreeSet<(ConnectionId, StreamId)>,
     /// Streams that wait to be attached.
     pending: BTreeSet<StreamId>,
+    /// Those that wait for a session to be opened.
+    opening: BTreeSet<(SecretHash, StreamId)>,
+    /// Those that wait for a session to be attached.
+    resuming: BTreeSet<(SessionId, StreamId)>,
+    /// Those that wait for a read barrier.
+    by_barrier: BTreeMap<ReadContext, StreamId>,
+    /// Those that can be decided once this is applied: the session's opening, or what the client has
+    /// seen.
+    by_zxid: BTreeSet<(Zxid, StreamId)>,
+    /// Those that can be decided once this is applied: where a read barrier holds.
+    by_index: BTreeSet<(LogIndex, StreamId)>,
 }
 
 /// One stream.
@@ -23,6 +42,10 @@ pub(in crate::execution) struct Stream {
     pub(in crate::execution) connection: ConnectionId,
     /// How far its session is.
     pub(in crate::execution) phase: Phase,
+    /// How often the leader was asked for its session.
+    asked: u32,
+    /// When it is asked again.
+    ask_at: Tick,
 }
 
 /// How far a stream's session is.
@@ -94,6 +117,16 @@ impl Attachment {
 }
 
 impl Stream {
+    /// A stream of a connection, which waits to be attached.
+    pub(in crate::execution) fn new(connection: ConnectionId, phase: Phase) -> Self {
+        Self {
+            connection,
+            phase,
+            asked: 0,
+            ask_at: Tick::ZERO,
+        }
+    }
+
     /// The session that is served on it.
     pub(in crate::execution) fn session(&self) -> Option<SessionId> {
         match &self.phase {
@@ -109,21 +142,57 @@ impl Streams {
         self.streams.get(&id)
     }
 
-    /// A stream, to be changed.
-    pub(in crate::execution) fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.streams.get_mut(&id)
-    }
-
     /// Adds a stream, which waits to be attached.
     pub(in crate::execution) fn insert(&mut self, id: StreamId, stream: Stream) {
-        self.streams.insert(id, stream);
+        self.of_connection.insert((stream.connection, id));
         self.pending.insert(id);
+        match stream.phase {
+            Phase::Opening { secret, .. } => {
+                self.opening.insert((secret, id));
+            }
+            Phase::Resuming { session, .. } => {
+                self.resuming.insert((session, id));
+                // Whether there is such a session is known once its opening would be applied.
+                self.by_zxid.insert((Zxid(session.0), id));
+            }
+            Phase::Attached(_) => panic!("stream {id:?} is attached before it is known"),
+        }
+        self.streams.insert(id, stream);
+    }
+
+    /// The stream waits no more.
+    fn end_waiting(&mut self, id: StreamId) {
+        self.pending.remove(&id);
+        match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Opening { secret, .. }) => {
+                self.opening.remove(&(*secret, id));
+            }
+            Some(Phase::Resuming {
+                session,
+                last_seen,
+                barrier,
+                read_index,
+                ..
+            }) => {
+                self.resuming.remove(&(*session, id));
+                self.by_zxid.remove(&(Zxid(session.0), id));
+                self.by_zxid.remove(&(*last_seen, id));
+                if let Some(barrier) = barrier {
+                    self.by_barrier.remove(barrier);
+                }
+                if let Some(index) = read_index {
+                    self.by_index.remove(&(*index, id));
+                }
+            }
+            Some(Phase::Attached(_)) | None => {}
+        }
     }
 
     /// Removes a stream; its session is served here no more.
     pub(in crate::execution) fn remove(&mut self, id: StreamId) -> Option<Stream> {
-        self.pending.remove(&id);
+        self.end_waiting(id);
         let stream = self.streams.remove(&id)?;
+        self.of_connection.remove(&(stream.connection, id));
         if let Phase::Attached(attachment) = &stream.phase {
             self.serving.remove(&attachment.session);
         }
@@ -174,35 +243,113 @@ impl Streams {
         session: SessionId,
         secret: SecretHash,
     ) -> Vec<StreamId> {
-        let asks = |stream: &Stream| match stream.phase {
-            Phase::Opening { secret: shown, .. } => shown == secret,
-            Phase::Resuming {
-                session: of,
-                secret: shown,
-                ..
-            } => of == session && shown == secret,
-            Phase::Attached(_) => false,
+        let shows = |id: &StreamId| {
+            let phase = self.streams.get(id).map(|stream| &stream.phase);
+            matches!(phase, Some(Phase::Resuming { secret: shown, .. }) if *shown == secret)
         };
-        self.pending_where(asks)
+        let resuming = self.resuming(session).into_iter().filter(shows);
+        let mut asking: Vec<_> = self.opening(secret).into_iter().chain(resuming).collect();
+        asking.sort_unstable();
+        asking
+    }
+
+    /// The streams that wait to be attached to a session, whatever secret they show.
+    pub(in crate::execution) fn resuming(&self, session: SessionId) -> Vec<StreamId> {
+        of(&self.resuming, session).collect()
     }
 
     /// The stream that waits for a read barrier.
     pub(in crate::execution) fn asking_by(&self, context: ReadContext) -> Option<StreamId> {
-        let asks = |stream: &Stream| matches!(stream.phase, Phase::Resuming { barrier, .. } if barrier == Some(context));
-        self.pending_where(asks).pop()
+        self.by_barrier.get(&context).copied()
     }
 
     /// Streams that wait for a session to be opened with a secret.
     pub(in crate::execution) fn opening(&self, secret: SecretHash) -> Vec<StreamId> {
-        let opens = |stream: &Stream| matches!(stream.phase, Phase::Opening { secret: shown, .. } if shown == secret);
-        self.pending_where(opens)
+        of(&self.opening, secret).collect()
     }
 
     /// The streams of a connection.
     pub(in crate::execution) fn of_connection(&self, connection: ConnectionId) -> Vec<StreamId> {
-        let of = |stream: &Stream| stream.connection == connection;
-        let streams = self.streams.iter().filter(|(_, stream)| of(stream));
-        streams.map(|(id, _)| *id).collect()
+        of(&self.of_connection, connection).collect()
+    }
+
+    /// The leader was asked for a stream's session.
+    pub(in crate::execution) fn asked(&mut self, id: StreamId, now: Tick) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let doubled = 1_u64.checked_shl(stream.asked).unwrap_or(u64::MAX);
+            let wait_ms = ASK_MS_MIN.saturating_mul(doubled).min(ASK_MS_MAX);
+            stream.ask_at = now.plus_millis(wait_ms);
+            stream.asked = stream.asked.saturating_add(1);
+        }
+    }
+
+    /// Streams that it is time to ask again for.
+    pub(in crate::execution) fn to_ask(&self, now: Tick) -> Vec<StreamId> {
+        let is_due = |id: &&StreamId| self.streams.get(id).is_some_and(|of| of.ask_at <= now);
+        self.pending.iter().filter(is_due).copied().collect()
+    }
+
+    /// A resuming stream waits for a read barrier.
+    pub(in crate::execution) fn ask_by(&mut self, id: StreamId, context: ReadContext) {
+        if let Some(Phase::Resuming { barrier, .. }) = phase_mut(&mut self.streams, id) {
+            if let Some(before) = barrier.replace(context) {
+                self.by_barrier.remove(&before);
+            }
+            self.by_barrier.insert(context, id);
+        }
+    }
+
+    /// The read barrier of a resuming stream holds there.
+    pub(in crate::execution) fn read_at(&mut self, id: StreamId, index: LogIndex) {
+        if let Some(Phase::Resuming { read_index, .. }) = phase_mut(&mut self.streams, id) {
+            if let Some(before) = read_index.replace(index) {
+                self.by_index.remove(&(before, id));
+            }
+            self.by_index.insert((index, id));
+        }
+    }
+
+    /// The log has attached a resuming stream. Whether it is served later: once what its client has
+    /// seen is applied here.
+    pub(in crate::execution) fn answer_later(
+        &mut self,
+        id: StreamId,
+        epoch: ConnEpoch,
+        applied: Zxid,
+    ) -> bool {
+        let phase = phase_mut(&mut self.streams, id);
+        let Some(Phase::Resuming {
+            last_seen,
+            epoch: known,
+            ..
+        }) = phase
+        else {
+            return false;
+        };
+        if *last_seen <= applied {
+            return false;
+        }
+        *known = Some(epoch);
+        self.by_zxid.insert((*last_seen, id));
+        true
+    }
+
+    /// Whether the log has attached a stream that waits.
+    pub(in crate::execution) fn is_answered(&self, id: StreamId) -> bool {
+        let phase = self.streams.get(&id).map(|stream| &stream.phase);
+        matches!(phase, Some(Phase::Resuming { epoch: Some(_), .. }))
+    }
+
+    /// The streams that wait for no more than what is applied by now.
+    pub(in crate::execution) fn take_due(&mut self, zxid: Zxid, index: LogIndex) -> Vec<StreamId> {
+        let mut due = Vec::new();
+        while self.by_zxid.first().is_some_and(|(at, _)| *at <= zxid) {
+            due.extend(self.by_zxid.pop_first().map(|(_, id)| id));
+        }
+        while self.by_index.first().is_some_and(|(at, _)| *at <= index) {
+            due.extend(self.by_index.pop_first().map(|(_, id)| id));
+        }
+        due
     }
 
     /// Whether there are no streams.
@@ -223,7 +370,7 @@ impl Streams {
             "{before:?} serves {} already",
             attachment.session
         );
-        self.pending.remove(&id);
+        self.end_waiting(id);
         let Some(stream) = self.streams.get_mut(&id) else {
             panic!(
                 "{} is served on a stream that is not there",
@@ -235,9 +382,17 @@ impl Streams {
             Phase::Opening { .. } | Phase::Attached(_) => Served::Opened,
         }
     }
+}
 
-    fn pending_where(&self, which: impl Fn(&Stream) -> bool) -> Vec<StreamId> {
-        let is_one = |id: &&StreamId| self.streams.get(id).is_some_and(&which);
-        self.pending.iter().filter(is_one).copied().collect()
-    }
+/// The streams that are indexed by a key.
+fn of<K: Copy + Ord>(
+    index: &BTreeSet<(K, StreamId)>,
+    key: K,
+) -> impl Iterator<Item = StreamId> + use<'_, K> {
+    let range = index.range((key, StreamId(0))..=(key, StreamId(u64::MAX)));
+    range.map(|(_, id)| *id)
+}
+
+fn phase_mut(streams: &mut BTreeMap<StreamId, Stream>, id: StreamId) -> Option<&mut Phase> {
+    streams.get_mut(&id).map(|stream| &mut stream.phase)
 }

@@ -11,6 +11,7 @@ mod bounds;
 mod r01_r09_log;
 mod r10_r13_waits;
 mod r14_r16_sessions;
+mod r15_attachments;
 mod r16_expiry_under_load;
 mod r20_r32_reads_components;
 mod r28_streams;
