@@ -147,6 +147,8 @@ pub(super) fn dequeue_events<S: Store>(
     for number in queue.first..rest.first {
         store.put(Key::Event(mount, number), None);
     }
-    store.put(Key::EventQueue(mount), Some(Value::EventQueue(rest)));
+    // Mounts without events have no queue, so that those with events are found among themselves.
+    let rest = (rest.count() > 0).then_some(Value::EventQueue(rest));
+    store.put(Key::EventQueue(mount), rest);
     Ok(())
 }
