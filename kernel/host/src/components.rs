@@ -130,6 +130,9 @@ impl Components {
         stop: &dyn Fn() -> bool,
     ) -> Result<Manifest, ExamineError> {
         gate(bytes, bytes_max)?;
+        if Digest::of(bytes) != digest {
+            return Err(ExamineError::OtherBytes);
+        }
         let component = self.prepare(digest, bytes, stop)?;
         let limits = CallLimits::for_examination();
         let _ticks = self.sandbox.tick_during_call();

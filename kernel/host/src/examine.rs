@@ -38,6 +38,9 @@ pub enum ExamineError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The digest is of other bytes.
+    #[error("its bytes do not have the digest that it was uploaded under: upload it again")]
+    OtherBytes,
     /// Not WebAssembly at all, or damaged.
     #[error("it is not WebAssembly: {reason}")]
     NotWasm {

@@ -183,7 +183,8 @@ pub enum ExecutionAction {
         /// Its name.
         context: ReadContext,
     },
-    /// Examine a sealed component off the hot path and answer with `handle_examined` (leader only).
+    /// Examine a sealed component off the hot path, beginning with whether its bytes have this
+    /// digest, and answer with `handle_examined` (leader only).
     ExamineComponent {
         /// Its digest.
         digest: Digest,
