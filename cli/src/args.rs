@@ -331,11 +331,17 @@ pub(crate) enum Plugin {
     },
     /// List what is installed.
     List,
+    /// Remove a plugin that no mount has.
+    Remove {
+        /// An installed plugin: its name, or its digest (or the first digits of it).
+        plugin: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Mount {
-    /// Mount a plugin, or give a mount another plugin or configuration.
+    /// Mount a plugin, or give a mount another plugin or configuration: its nodes are migrated in
+    /// the same transaction, or nothing changes. The way back is the same, with the plugin before.
     Add {
         /// Where.
         path: String,

@@ -24,6 +24,14 @@ pub(crate) async fn plugin(
                 &json!({ "name": name, "digest": digest }),
             )
         }
+        args::Plugin::Remove { plugin } => {
+            let digest = find(&session.plugins().await?, &plugin)?;
+            let zxid = session.remove_plugin(digest).await?;
+            out.print(
+                &format!("removed the plugin {plugin}"),
+                &json!({ "digest": digest, "zxid": zxid }),
+            )
+        }
         args::Plugin::List => {
             let plugins = session.plugins().await?;
             let rows: Vec<_> = plugins

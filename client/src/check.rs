@@ -78,6 +78,7 @@ fn path_of(operation: &Operation) -> Option<&str> {
         | Operation::Invoke { mount: path, .. } => Some(path),
         Operation::Multi { .. }
         | Operation::Install { .. }
+        | Operation::RemoveComponent { .. }
         | Operation::UploadChunk { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
@@ -108,6 +109,7 @@ fn bytes_of(operation: &Operation) -> usize {
             .sum(),
         Operation::Delete { .. }
         | Operation::Unmount { .. }
+        | Operation::RemoveComponent { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
         | Operation::AcknowledgeCompletions { .. }

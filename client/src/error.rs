@@ -552,6 +552,7 @@ mod tests {
             (Refusal::UnknownMount { mount: mount() }, false),
             (Refusal::MountExists { mount: mount() }, false),
             (Refusal::UnknownComponent { digest: path() }, false),
+            (Refusal::ComponentInUse { mount: mount() }, false),
             (Refusal::ComponentRefused { reason: reason() }, false),
             (
                 Refusal::Rejected {

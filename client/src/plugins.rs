@@ -126,12 +126,13 @@ impl Session {
     }
 
     /// Mounts an installed component at a path, or gives the mount that is there another component
-    /// or configuration.
+    /// or configuration. A component that keeps its nodes in another way than the one before brings
+    /// them to its own in the same transaction; the way back is another such call.
     ///
     /// # Errors
     ///
-    /// The component is not installed, it refuses its configuration, or another mount is in the
-    /// way.
+    /// The component is not installed, it refuses its configuration or has no way from the nodes
+    /// that are there, or another mount is in the way. The mount is as it was.
     pub async fn mount(
         &self,
         path: &str,
@@ -162,6 +163,19 @@ impl Session {
             .await?
         {
             (zxid, Outcome::Unmounted) => Ok(zxid),
+            (_, other) => Err(misfit(&other).into()),
+        }
+    }
+
+    /// Removes an installed component. A mount that had it before can not go back to it then,
+    /// unless it is installed again.
+    ///
+    /// # Errors
+    ///
+    /// It is not installed, or a mount has it.
+    pub async fn remove_plugin(&self, digest: Digest) -> Result<Zxid, WriteError> {
+        match self.request(Operation::RemoveComponent { digest }).await? {
+            (zxid, Outcome::ComponentRemoved) => Ok(zxid),
             (_, other) => Err(misfit(&other).into()),
         }
     }

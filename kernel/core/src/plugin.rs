@@ -50,6 +50,12 @@ pub enum GuestCall {
     /// The recipe's `configure` with the mount's configuration, as the check at mount. A runtime
     /// configures each fresh instance by itself before its first call.
     Configure,
+    /// The recipe's `migrate`, once configured, in the transaction that gives a mount a component
+    /// with another state version. A rejected configuration is the call's rejection.
+    Migrate {
+        /// The state version of the component that the mount had.
+        from_state_version: u64,
+    },
 }
 
 /// What a guest answered.

@@ -126,7 +126,9 @@ impl<V: CallView> WasmRuntime<V> {
         self.calls += 1;
         let mut instance = match self.warm_or_fresh(key, config) {
             Ok(Ok(instance)) => instance,
-            Ok(Err(rejection)) if call == GuestCall::Configure => {
+            Ok(Err(rejection))
+                if matches!(call, GuestCall::Configure | GuestCall::Migrate { .. }) =>
+            {
                 return (view, Ok(Err(rejection)));
             }
             Ok(Err(rejection)) => {
@@ -339,6 +341,13 @@ impl<V: CallView> Instance<V> {
             GuestCall::Configure => return Ok(Ok(GuestOutcome::Done)),
             GuestCall::Invoke { operation, payload } => {
                 guest.call_invoke(&mut *store, context, &operation, &payload)
+            }
+            GuestCall::Migrate { from_state_version } => {
+                return match guest.call_migrate(&mut *store, context, from_state_version) {
+                    Ok(Ok(())) => Ok(Ok(GuestOutcome::Done)),
+                    Ok(Err(rejection)) => checked_rejection(rejection.into(), limits).map(Err),
+                    Err(error) => Err(fault_of(&error, store.data())),
+                };
             }
             GuestCall::OnEvent { event } => {
                 return match guest.call_on_event(&mut *store, context, &guest_event(event)) {

@@ -276,7 +276,8 @@ pub enum Operation {
         /// A name for people.
         name: String,
     },
-    /// Mounts a component, or gives an existing mount another component or configuration.
+    /// Mounts a component, or gives an existing mount another component or configuration. Where the
+    /// component's state version is another one, its `migrate` runs in the same transaction.
     Mount {
         /// Where.
         path: String,
@@ -289,6 +290,11 @@ pub enum Operation {
     Unmount {
         /// Where.
         path: String,
+    },
+    /// Removes an installed component that no mount has (rule R31).
+    RemoveComponent {
+        /// The component's digest.
+        digest: Digest,
     },
 }
 

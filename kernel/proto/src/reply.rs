@@ -48,6 +48,8 @@ pub enum Outcome {
     Mounted,
     /// A mount was removed.
     Unmounted,
+    /// A component was removed.
+    ComponentRemoved,
 }
 
 /// The outcome of one operation of a `multi`.
@@ -186,6 +188,12 @@ pub enum Refusal {
         /// The component's digest.
         digest: String,
     },
+    /// The component is mounted.
+    #[error("the component is mounted at {mount}: remove the mount, or give it another component")]
+    ComponentInUse {
+        /// The path of a mount that has it.
+        mount: String,
+    },
     /// The component was examined and can not be a plugin here.
     #[error("the component can not be used: {reason}")]
     ComponentRefused {
@@ -265,6 +273,7 @@ impl Refusal {
             Self::UnknownMount { .. } => "unknown-mount",
             Self::MountExists { .. } => "mount-exists",
             Self::UnknownComponent { .. } => "unknown-component",
+            Self::ComponentInUse { .. } => "component-in-use",
             Self::ComponentRefused { .. } => "component-refused",
             Self::Rejected { .. } => "rejected",
             Self::PluginFault { .. } => "plugin-fault",
@@ -331,6 +340,7 @@ crate::compact_enum!(Outcome {
     14 = Installed,
     15 = Mounted,
     16 = Unmounted,
+    17 = ComponentRemoved,
 });
 
 crate::compact_enum!(SubOutcome {
@@ -367,6 +377,7 @@ crate::compact_enum!(Refusal {
     24 = MountRemoved,
     25 = SessionEnded,
     26 = BadTimeout { min_ms, max_ms },
+    27 = ComponentInUse { mount },
 });
 
 crate::compact_enum!(PathError {

@@ -349,6 +349,7 @@ fn every_reply() -> Vec<Reply> {
         Outcome::Installed,
         Outcome::Mounted,
         Outcome::Unmounted,
+        Outcome::ComponentRemoved,
     ];
     let mut replies: Vec<Reply> = outcomes.into_iter().map(Ok).collect();
     replies.extend(every_refusal().into_iter().map(Err));
@@ -422,6 +423,7 @@ fn every_refusal() -> Vec<Refusal> {
             min_ms: 8,
             max_ms: 9,
         },
+        Refusal::ComponentInUse { mount: path() },
     ]);
     refusals
 }

@@ -326,6 +326,9 @@ fn run(instance: &Instance, call: GuestCall, view: &mut TxnView) -> CallResult {
         GuestCall::Invoke { operation, payload } => instance
             .invoke(&mut host, context, &operation, &payload)
             .map(outcome),
+        GuestCall::Migrate { from_state_version } => instance
+            .migrate(&mut host, context, from_state_version)
+            .map(|()| GuestOutcome::Done),
         GuestCall::OnEvent { event } => instance
             .on_event(&mut host, context, view::event(event))
             .map(|()| GuestOutcome::Done),

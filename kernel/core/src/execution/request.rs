@@ -31,7 +31,10 @@ fn operation_bytes(operation: &Operation) -> usize {
         Operation::UploadChunk { data, .. } => data.len(),
         Operation::Install { name, .. } => name.len(),
         Operation::Mount { path, config, .. } => path.len() + config.len(),
-        Operation::Sync | Operation::CancelWait { .. } | Operation::CloseSession => 0,
+        Operation::Sync
+        | Operation::CancelWait { .. }
+        | Operation::CloseSession
+        | Operation::RemoveComponent { .. } => 0,
     }
 }
 

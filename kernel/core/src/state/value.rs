@@ -346,6 +346,20 @@ pub struct Counters {
     pub component_bytes: u64,
 }
 
+impl Component {
+    /// The version of its layout of the tree, as its description says; 0 where it does not.
+    #[must_use]
+    pub fn state_version(&self) -> u64 {
+        #[derive(serde::Deserialize)]
+        struct Description {
+            #[serde(default)]
+            state_version: u64,
+        }
+        let description = serde_json::from_str::<Description>(&self.description);
+        description.map_or(0, |description| description.state_version)
+    }
+}
+
 /// Bytes that a kept reply counts against its session's cap.
 #[must_use]
 pub fn reply_bytes(reply: &Reply) -> u64 {
@@ -384,6 +398,7 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             | Refusal::UnknownMount { mount: text }
             | Refusal::MountExists { mount: text }
             | Refusal::UnknownComponent { digest: text }
+            | Refusal::ComponentInUse { mount: text }
             | Refusal::ComponentRefused { reason: text }
             | Refusal::PluginLoading { mount: text }
             | Refusal::MountThrottled { mount: text },

@@ -225,6 +225,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             Outcome::Installed,
             Outcome::Mounted,
             Outcome::Unmounted,
+            Outcome::ComponentRemoved,
         ]),
     ]
 }

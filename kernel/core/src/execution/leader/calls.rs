@@ -16,7 +16,7 @@ use crate::plugin::{
     PluginRuntime,
 };
 use crate::state::kernel_nodes::is_reserved;
-use crate::state::{Mount, View, reply_bytes};
+use crate::state::{Component, Mount, View, reply_bytes};
 
 impl Execution {
     /// Executes a request that calls a guest. After a refusal the caller rolls the draft back.
@@ -175,7 +175,8 @@ impl Execution {
     }
 
     /// Makes a mount, or gives one another component or configuration, once the plugin has taken
-    /// the configuration.
+    /// the configuration, and has brought the nodes of another state version to its own. What it
+    /// wrote and the mount's new version are one transaction. The way back is another upgrade.
     fn mount(
         &mut self,
         draft: Draft,
@@ -191,13 +192,18 @@ impl Execution {
         if !plugins.is_ready(digest) {
             return (draft, Err(Refusal::PluginLoading { mount: mount.path }));
         }
-        let (mut draft, result, _) =
-            self.call_guest(draft, &mount, Some(session), GuestCall::Configure, plugins);
+        let call = check_of(&draft, &mount);
+        let id = mount.id;
+        let (mut draft, result, wrote) =
+            self.call_guest(draft, &mount, Some(session), call, plugins);
         let reply = match result {
             Ok(Ok(_)) => put_mount(&mut draft, mount),
             Ok(Err(rejection)) => Err(refusal_of(rejection)),
             Err(fault) => Err(fault_refusal(&fault)),
         };
+        if reply.is_err() && wrote {
+            plugins.discard(Discard::Mount(id));
+        }
         (draft, reply)
     }
 }
@@ -255,6 +261,22 @@ fn new_mount(draft: &Draft, path: &NodePath, zxid: Zxid) -> Result<MountId, Refu
         });
     }
     Ok(MountId(zxid.0))
+}
+
+/// The call by which a plugin takes a mount over.
+fn check_of(draft: &Draft, mount: &Mount) -> GuestCall {
+    let state_version = |digest: Digest| {
+        let component = draft.view().component(digest);
+        component.map_or(0, Component::state_version)
+    };
+    let before = draft.view().mount(mount.id);
+    let from = before.map(|before| state_version(before.digest));
+    match from {
+        Some(from_state_version) if from_state_version != state_version(mount.digest) => {
+            GuestCall::Migrate { from_state_version }
+        }
+        _ => GuestCall::Configure,
+    }
 }
 
 fn put_mount(draft: &mut Draft, mount: Mount) -> Result<Outcome, Refusal> {

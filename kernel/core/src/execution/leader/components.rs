@@ -130,6 +130,23 @@ pub(super) fn begin_install(
     Ok(Outcome::Waiting(ticket))
 }
 
+/// Removes a component that no mount has (rule R31).
+pub(super) fn remove(draft: &mut Draft, digest: Digest) -> Result<Outcome, Refusal> {
+    if draft.view().component(digest).is_none() {
+        return Err(Refusal::UnknownComponent {
+            digest: digest.to_string(),
+        });
+    }
+    let mounts = draft.view().mounts();
+    if let Some(mount) = mounts.into_iter().find(|mount| mount.digest == digest) {
+        return Err(Refusal::ComponentInUse {
+            mount: mount.path.clone(),
+        });
+    }
+    draft.effect(Effect::RemoveComponent { digest })?;
+    Ok(Outcome::ComponentRemoved)
+}
+
 fn refused(reason: &str) -> Refusal {
     Refusal::ComponentRefused {
         reason: reason.to_owned(),

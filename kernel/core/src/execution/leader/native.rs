@@ -56,6 +56,7 @@ pub(super) fn execute(
             components::begin_install(draft, session, request, digest, name)
         }
         Operation::Unmount { path } => unmount(draft, &path),
+        Operation::RemoveComponent { digest } => components::remove(draft, digest),
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")
         }

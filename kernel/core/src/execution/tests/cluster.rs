@@ -8,7 +8,7 @@ use folkmoot_proto::client::{ControlReply, ServerFrame};
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{ClusterId, LogIndex, MemberId, Now, Term, Tick, WallTime, Zxid};
+use folkmoot_proto::{ClusterId, Digest, LogIndex, MemberId, Now, Term, Tick, WallTime, Zxid};
 
 use super::plugins::TestPlugins;
 use crate::consensus::{ProposeRefused, ProposedBatch};
@@ -334,10 +334,13 @@ impl Cluster {
             }
             ExecutionAction::ExamineComponent { .. } if self.hold_examinations => {}
             ExecutionAction::ExamineComponent { digest, bytes } => {
-                let result = if bytes.starts_with(b"bad") {
+                let name = String::from_utf8_lossy(&bytes);
+                let version = name.rsplit('-').next().and_then(|last| last.parse().ok());
+                let version: u64 = version.unwrap_or(1);
+                let result = if bytes.starts_with(b"bad") || Digest::of(&bytes) != digest {
                     Err("it is bad".to_owned())
                 } else {
-                    Ok("{}".to_owned())
+                    Ok(format!("{{\"state_version\":{version}}}"))
                 };
                 let now = self.now();
                 self.member(id)

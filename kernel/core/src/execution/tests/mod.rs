@@ -16,3 +16,4 @@ mod r16_expiry_under_load;
 mod r20_r32_reads_components;
 mod r28_streams;
 mod random;
+mod upgrades;

@@ -41,7 +41,7 @@ impl PluginRuntime for TestPlugins {
     fn call(
         &mut self,
         key: InstanceKey,
-        _config: &[u8],
+        config: &[u8],
         call: GuestCall,
         mut view: TxnView,
     ) -> (TxnView, CallResult) {
@@ -49,7 +49,7 @@ impl PluginRuntime for TestPlugins {
         let result = match self.kinds[&key.digest].as_str() {
             "lock" => lock(&mut view, call),
             "memory" => self.memory(key, &mut view, &call),
-            _ => self.hostile(&mut view, call),
+            _ => self.hostile(&mut view, config, call),
         };
         if result.is_err() {
             self.instances.remove(&key);
@@ -88,7 +88,7 @@ fn fault(kind: FaultKind) -> CallResult {
 /// the queue is the sequential ephemeral nodes below `queue`, each with a ticket.
 fn lock(view: &mut TxnView, call: GuestCall) -> CallResult {
     match call {
-        GuestCall::Configure => done(Ok(GuestOutcome::Done)),
+        GuestCall::Configure | GuestCall::Migrate { .. } => done(Ok(GuestOutcome::Done)),
         GuestCall::OnEvent { .. } => {
             if view.read("holder").is_err() {
                 grant_next(view);
@@ -185,8 +185,19 @@ impl TestPlugins {
         }
     }
 
-    fn hostile(&mut self, view: &mut TxnView, call: GuestCall) -> CallResult {
+    fn hostile(&mut self, view: &mut TxnView, config: &[u8], call: GuestCall) -> CallResult {
         match call {
+            GuestCall::Migrate { from_state_version } => {
+                let from = vec![u8::try_from(from_state_version).expect("a small version")];
+                if view.set("migrated", from.clone(), None).is_err() {
+                    view.create("migrated", from, false).expect("a node");
+                }
+                match config {
+                    b"reject" => done(Err(rejection("no-way"))),
+                    b"trap" => fault(FaultKind::Trap),
+                    _ => done(Ok(GuestOutcome::Done)),
+                }
+            }
             GuestCall::Configure => match view.create("x", Vec::new(), false) {
                 Ok(_) => fault(FaultKind::Contract),
                 Err(_) => done(Ok(GuestOutcome::Done)),
