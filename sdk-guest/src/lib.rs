@@ -48,6 +48,7 @@ pub mod instance;
 pub mod operation;
 pub mod recipe;
 pub mod rejection;
+pub mod table;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 #[cfg(target_arch = "wasm32")]
