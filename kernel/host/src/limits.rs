@@ -17,7 +17,8 @@ pub struct CallLimits {
     /// A fresh instance has as much again to be made and configured.
     pub fuel: u64,
     /// Milliseconds that the thread works, looked at in ticks of one; for everything that a call does,
-    /// the making of a fresh instance included. Waiting for a core does not count.
+    /// the making of a fresh instance included. Waiting for a core does not count, and no single
+    /// piece of work counts for more than a third of the limit.
     pub millis: u64,
     /// Host calls.
     pub host_calls: u32,

@@ -27,6 +27,8 @@ use crate::view::CallView;
 /// Warm instances kept at once; the one that was not called for the longest time goes. Half of the
 /// pool's, so that there is always room for a fresh one.
 const WARM_INSTANCES_MAX: usize = 128;
+/// How often the time of a call is looked at: each tick, since the time of one piece is capped.
+const TICKS_TO_LOOK: u64 = 1;
 
 /// Runs guests in Wasm. One call at a time, on a thread with a stack of at least
 /// [`crate::STACK_BYTES_MIN`].
@@ -174,7 +176,7 @@ impl<V: CallView> WasmRuntime<V> {
         if let Some(warm) = self.warm.remove(&key) {
             // The deadline is the whole call's; a fresh instance's begins before it is made.
             let mut instance = warm.instance;
-            instance.set_deadline(&self.guests.limits);
+            instance.begin_time();
             return Ok(Ok(instance));
         }
         let Some(component) = self.components.compiled(key.digest) else {
@@ -279,10 +281,13 @@ impl<V: CallView> Guests<V> {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         // Before instantiation too: a component's start function is a guest like any other.
-        store.set_epoch_deadline(self.limits.millis);
-        store.epoch_deadline_callback(|store| match store.data().millis_left() {
-            Some(left) => Ok(UpdateDeadline::Continue(left)),
-            None => Err(Trap::Interrupt.into()),
+        store.set_epoch_deadline(TICKS_TO_LOOK);
+        store.epoch_deadline_callback(|mut store| {
+            if store.data_mut().has_time_left() {
+                Ok(UpdateDeadline::Continue(TICKS_TO_LOOK))
+            } else {
+                Err(Trap::Interrupt.into())
+            }
         });
         set_fuel(&mut store, &self.limits);
         match linked.instantiate(&mut store) {
@@ -363,9 +368,9 @@ impl<V: CallView> Instance<V> {
         }
     }
 
-    fn set_deadline(&mut self, limits: &CallLimits) {
+    fn begin_time(&mut self) {
         self.store.data_mut().begin_time();
-        self.store.set_epoch_deadline(limits.millis);
+        self.store.set_epoch_deadline(TICKS_TO_LOOK);
     }
 }
 

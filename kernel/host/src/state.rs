@@ -18,8 +18,8 @@ pub(crate) struct CallState<V> {
     written_bytes: usize,
     /// The last line that the call has logged: after a panic, its text.
     last_line: Option<String>,
-    /// What this thread had worked in all when the call began.
-    worked_before: Duration,
+    /// What the call has worked.
+    time: CallTime,
     pub(crate) memory: MemoryLimit,
 }
 
@@ -66,7 +66,7 @@ impl<V: CallView> CallState<V> {
             host_calls: 0,
             written_bytes: 0,
             last_line: None,
-            worked_before: thread_time(),
+            time: CallTime::begin(Duration::from_millis(limits.millis)),
             memory: MemoryLimit {
                 bytes: 0,
                 bytes_max: limits.memory_bytes,
@@ -86,16 +86,12 @@ impl<V: CallView> CallState<V> {
 
     /// The time of a call begins.
     pub(crate) fn begin_time(&mut self) {
-        self.worked_before = thread_time();
+        self.time = CallTime::begin(Duration::from_millis(self.limits.millis));
     }
 
-    /// Milliseconds that the call has left. What counts is the time that its thread has worked: on a
-    /// machine that is short of cores, a call that waits for one has done nothing wrong.
-    pub(crate) fn millis_left(&self) -> Option<u64> {
-        let worked = thread_time().saturating_sub(self.worked_before);
-        let left = Duration::from_millis(self.limits.millis).checked_sub(worked)?;
-        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        (left > 0).then_some(left)
+    /// Looks at the time, as each tick of the engine does: whether the call has some left.
+    pub(crate) fn has_time_left(&mut self) -> bool {
+        self.time.look(thread_time())
     }
 
     /// Ends a call, and gives the view back.
@@ -189,8 +185,61 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
+/// The time of a call.
+///
+/// What counts is the time that its thread has worked: on a machine that is short of cores, a call
+/// that waits for one has done nothing wrong. A virtual machine that was stopped is charged to the
+/// thread as work, in one piece between two looks; so a piece counts for a third of the limit at
+/// most, and no call is stopped for one alone. A guest that loops is looked at each tick.
+struct CallTime {
+    left: Duration,
+    piece_max: Duration,
+    looked: Duration,
+}
+
+impl CallTime {
+    fn begin(limit: Duration) -> Self {
+        Self {
+            left: limit,
+            piece_max: limit / 3,
+            looked: thread_time(),
+        }
+    }
+
+    /// Takes off what the thread has worked since the last look; whether something is left.
+    fn look(&mut self, worked: Duration) -> bool {
+        let piece = worked.saturating_sub(self.looked).min(self.piece_max);
+        self.looked = worked;
+        self.left = self.left.saturating_sub(piece);
+        !self.left.is_zero()
+    }
+}
+
 /// What the calling thread has worked since it began.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_is_stopped_for_a_single_piece_of_time() {
+        let mut time = CallTime::begin(Duration::from_millis(9));
+        let begun = time.looked;
+        let after = |millis| begun + Duration::from_millis(millis);
+        assert!(time.look(after(10_000)), "the machine was stopped");
+        assert!(time.look(after(10_005)));
+        assert!(!time.look(after(10_009)));
+    }
+
+    #[test]
+    fn a_call_that_works_is_stopped_at_its_limit() {
+        let mut time = CallTime::begin(Duration::from_millis(10));
+        let begun = time.looked;
+        let stopped = (1..).find(|millis| !time.look(begun + Duration::from_millis(*millis)));
+        assert_eq!(stopped, Some(10));
+    }
 }
