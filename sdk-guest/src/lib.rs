@@ -46,6 +46,8 @@ pub mod host;
 pub mod ids;
 pub mod instance;
 pub mod operation;
+pub mod policy;
+pub mod rebalancer;
 pub mod recipe;
 pub mod rejection;
 pub mod table;
@@ -54,6 +56,9 @@ pub mod testing;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod wasm;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod wasm_rebalancer;
 
 /// What a plugin's file begins with.
 pub mod prelude {
@@ -77,6 +82,22 @@ macro_rules! export {
         const _: () = {
             type Component = $crate::wasm::Component<$recipe>;
     $crate::wasm::export_component!(Component with_types_in $crate::wasm::bindings);
+        };
+    };
+}
+
+/// Makes a [`rebalancer::Rebalancer`] the component's export. Natively it says nothing.
+///
+/// One crate exports one policy, and is built as a `cdylib` for `wasm32-unknown-unknown`.
+#[macro_export]
+macro_rules! export_rebalancer {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Component = $crate::wasm_rebalancer::Component<$policy>;
+            $crate::wasm_rebalancer::export_rebalancer_component!(
+                Component with_types_in $crate::wasm_rebalancer::bindings
+            );
         };
     };
 }

@@ -5,11 +5,18 @@
 //!
 //! The calls go to a [`Runner`]: the recipe itself natively, or whatever else can run it, so that
 //! the same scenarios can be run with the Wasm component.
+//!
+//! For rebalancers there is [`TestCluster`], which holds what they plan against the kernel's
+//! [invariants](violations).
 
+mod cluster;
+mod invariants;
 mod mount;
 mod runner;
 mod view;
 
+pub use cluster::TestCluster;
+pub use invariants::violations;
 pub use mount::{Answer, Completion, Mount};
 pub use runner::{Call, CallOutcome, Native, Runner};
 pub use view::View;

@@ -1,0 +1,427 @@
+//! A target in the making.
+
+use super::input::{Input, Intent, Liveness, Member, MoveState, Partition, Weights};
+use super::plan::Plan;
+use super::rows::{Each, MemberRow, PartitionRow, ZoneRow};
+
+/// Priority of a partition that has no leader.
+const PRIORITY_LEADERLESS: u32 = 2;
+/// Priority of a partition that lacks replicas, or has some where they may not be.
+const PRIORITY_RECOVERY: u32 = 1;
+/// Priority of what is moved for balance.
+const PRIORITY_BALANCE: u32 = 0;
+
+/// A target in the making: what may stay where it is, and what a policy puts beside it.
+///
+/// It keeps the invariants that the kernel insists upon: a partition's replicas are on distinct
+/// members, and in distinct zones where there are as many; they go to members that are live, serve,
+/// and are allowed to have them, within capacity and maximum; a pin is obeyed; what is frozen stays.
+#[derive(Clone, Debug)]
+pub struct Draft<'a> {
+    input: &'a Input,
+    /// The members of each partition; the first leads.
+    targets: Each<PartitionRow, Vec<MemberRow>>,
+    held: Each<MemberRow, Held>,
+    /// Zones that a replica may be in, where a partition may be anywhere.
+    zone_count: usize,
+}
+
+/// What a member would have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Replicas.
+    pub count: u32,
+    /// Replicas that lead.
+    pub leads: u32,
+    /// What the replicas weigh.
+    pub weights: Weights,
+}
+
+impl<'a> Draft<'a> {
+    /// Keeps every replica that may stay where it is, and counts a move that is under way as done.
+    #[must_use]
+    pub fn keep(input: &'a Input) -> Self {
+        let mut draft = Self::empty(input);
+        for (row, members) in currents(input).iter() {
+            draft.keep_some(row, members.iter().copied());
+        }
+        draft
+    }
+
+    /// Keeps nothing, but what is frozen.
+    #[must_use]
+    pub fn from_scratch(input: &'a Input) -> Self {
+        let mut draft = Self::empty(input);
+        for partition in input.partitions().filter(|partition| partition.frozen) {
+            let members = partition.replicas.iter().map(|replica| replica.member);
+            draft.keep_some(partition.row, members);
+        }
+        draft
+    }
+
+    fn keep_some(&mut self, partition: PartitionRow, members: impl Iterator<Item = MemberRow>) {
+        for member in members {
+            if self.may_keep(partition, member) {
+                self.add(partition, member);
+            }
+        }
+        self.settle_leader(partition);
+    }
+
+    fn empty(input: &'a Input) -> Self {
+        let members = input.members();
+        let zones = members.iter().filter(|(_, member)| stays(member));
+        let zones = zones.map(|(row, _)| input.zone(row));
+        Self {
+            input,
+            targets: Each::filled(input.partitions().len(), Vec::new()),
+            held: Each::filled(members.len(), Held::default()),
+            zone_count: distinct(zones),
+        }
+    }
+
+    /// What it is made for.
+    #[must_use]
+    pub fn input(&self) -> &'a Input {
+        self.input
+    }
+
+    /// The partition's members; the first leads.
+    #[must_use]
+    pub fn members_of(&self, partition: PartitionRow) -> &[MemberRow] {
+        &self.targets[partition]
+    }
+
+    /// The partition's leader.
+    #[must_use]
+    pub fn leader_of(&self, partition: PartitionRow) -> Option<MemberRow> {
+        self.targets[partition].first().copied()
+    }
+
+    /// What the member would have.
+    #[must_use]
+    pub fn held(&self, member: MemberRow) -> &Held {
+        &self.held[member]
+    }
+
+    /// Whether the partition could do with another replica. What is frozen lacks none while it has
+    /// any.
+    #[must_use]
+    pub fn lacks(&self, partition: PartitionRow) -> bool {
+        let spec = self.input.partition(partition);
+        let has = self.targets[partition].len();
+        has < spec.copies as usize && !(spec.frozen && has > 0)
+    }
+
+    /// Whether its replicas may be moved.
+    #[must_use]
+    pub fn movable(&self, partition: PartitionRow) -> bool {
+        !self.input.partition(partition).frozen
+    }
+
+    /// Members that could get a replica of the partition.
+    pub fn candidates(&self, partition: PartitionRow) -> impl Iterator<Item = MemberRow> {
+        let members = self.input.members().rows();
+        members.filter(move |member| self.can_place(partition, *member))
+    }
+
+    /// Whether the member could get a replica of the partition, beside those that are there.
+    #[must_use]
+    pub fn can_place(&self, partition: PartitionRow, member: MemberRow) -> bool {
+        let spec = self.input.partition(partition);
+        self.input.members()[member].takes()
+            && self.room(&spec, member) > 0
+            && self.fits(&spec, member, None)
+    }
+
+    /// Whether a replica of the partition could be at `to` instead of `from`.
+    #[must_use]
+    pub fn can_move(&self, partition: PartitionRow, from: MemberRow, to: MemberRow) -> bool {
+        let spec = self.input.partition(partition);
+        !spec.frozen
+            && spec.pin != Some(from)
+            && self.input.members()[to].takes()
+            && self.fits(&spec, to, Some(from))
+    }
+
+    /// Puts a replica at a member that can have one. The first of a partition leads.
+    pub fn place(&mut self, partition: PartitionRow, member: MemberRow) {
+        debug_assert!(self.can_place(partition, member), "the member can have it");
+        self.add(partition, member);
+    }
+
+    /// Moves a replica to a member that can have it; it goes on to lead if it led.
+    pub fn shift(&mut self, partition: PartitionRow, from: MemberRow, to: MemberRow) {
+        let Some(place) = self.targets[partition].iter().position(|it| *it == from) else {
+            return;
+        };
+        self.remove(partition, from);
+        self.add(partition, to);
+        let members = &mut self.targets[partition];
+        if place == 0 && members.len() > 1 {
+            members.rotate_right(1);
+            if let Some(before) = members.get(1).copied() {
+                self.held[before].leads -= 1;
+            }
+            self.held[to].leads += 1;
+        }
+    }
+
+    /// Takes a replica away; if it led, the next one leads.
+    pub fn remove(&mut self, partition: PartitionRow, member: MemberRow) {
+        let members = &mut self.targets[partition];
+        let Some(place) = members.iter().position(|it| *it == member) else {
+            return;
+        };
+        members.remove(place);
+        let next = members.first().copied().filter(|_| place == 0);
+        let held = &mut self.held[member];
+        held.count -= 1;
+        held.leads -= u32::from(place == 0);
+        let weights = self.input.partition(partition).weights;
+        for (sum, weight) in held.weights.iter_mut().zip(weights) {
+            *sum -= weight;
+        }
+        if let Some(next) = next {
+            self.held[next].leads += 1;
+        }
+    }
+
+    /// Whether the member has a replica of the partition that could lead it.
+    #[must_use]
+    pub fn can_lead(&self, partition: PartitionRow, member: MemberRow) -> bool {
+        let spec = self.input.partition(partition);
+        let kept = self.input.members()[member].liveness == Liveness::Live;
+        kept && !spec.frozen
+            && spec.pin.is_none_or(|pin| pin == member)
+            && self.targets[partition].contains(&member)
+    }
+
+    /// Has a replica lead.
+    pub fn lead(&mut self, partition: PartitionRow, member: MemberRow) {
+        let members = &mut self.targets[partition];
+        let Some(place) = members.iter().position(|it| *it == member) else {
+            return;
+        };
+        if let Some(before) = members.first().copied() {
+            self.held[before].leads -= 1;
+        }
+        members.swap(0, place);
+        self.held[member].leads += 1;
+    }
+
+    /// The plan that makes it so. Members that should be drained keep what has no other place.
+    #[must_use]
+    pub fn into_plan(mut self, reason: &'static str) -> Plan {
+        let mut plan = Plan::new();
+        for partition in self.input.partitions() {
+            self.keep_drained(&partition);
+            let target = &self.targets[partition.row];
+            let missing = u64::from(partition.copies).saturating_sub(target.len() as u64);
+            if missing > 0 {
+                let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+                plan.leave_unplaced(partition.row, missing, self.why_unplaced(&partition));
+            }
+            let waits = self.waits_for_pin(&partition);
+            if waits || target.is_empty() || is_as_it_is(&partition, target) {
+                continue;
+            }
+            let (priority, reason) = self.urgency(&partition, reason);
+            plan.assign(partition.row, target, priority, reason);
+        }
+        plan
+    }
+
+    fn urgency(&self, partition: &Partition, reason: &'static str) -> (u32, &'static str) {
+        let lost = |member: MemberRow| self.input.members()[member].liveness != Liveness::Live;
+        let drains = |member: MemberRow| self.input.members()[member].intent == Intent::Drain;
+        let mut members = partition.replicas.iter().map(|replica| replica.member);
+        if partition.leader().is_none_or(lost) {
+            (PRIORITY_LEADERLESS, "it has no leader")
+        } else if (partition.replicas.len() as u64) < u64::from(partition.copies)
+            || members.clone().any(lost)
+        {
+            (PRIORITY_RECOVERY, "it lacks replicas")
+        } else if members.any(drains) {
+            (PRIORITY_RECOVERY, "a member drains")
+        } else {
+            (PRIORITY_BALANCE, reason)
+        }
+    }
+
+    fn why_unplaced(&self, partition: &Partition) -> &'static str {
+        if self.waits_for_pin(partition) {
+            "its pinned member is not there"
+        } else if partition.frozen {
+            "it is frozen"
+        } else {
+            "no member can take it"
+        }
+    }
+
+    fn keep_drained(&mut self, partition: &Partition) {
+        for replica in partition.replicas {
+            let member = &self.input.members()[replica.member];
+            let drains = member.liveness == Liveness::Live && member.intent == Intent::Drain;
+            let lacks = (self.targets[partition.row].len() as u64) < u64::from(partition.copies);
+            if drains && lacks && self.fits(partition, replica.member, None) {
+                self.add(partition.row, replica.member);
+            }
+        }
+    }
+
+    /// Whether a replica may stay, beside those that were kept before it.
+    fn may_keep(&self, partition: PartitionRow, member: MemberRow) -> bool {
+        let spec = self.input.partition(partition);
+        if self.targets[partition].contains(&member) {
+            return false;
+        }
+        let there = &self.input.members()[member];
+        if spec.frozen {
+            return there.liveness != Liveness::Gone;
+        }
+        stays(there) && self.room(&spec, member) > 0 && self.fits(&spec, member, None)
+    }
+
+    /// How many more replicas the partition may have, of which the member would get one. A place is
+    /// kept for the pinned member.
+    fn room(&self, spec: &Partition, member: MemberRow) -> usize {
+        let members = &self.targets[spec.row];
+        let reserved = spec
+            .pin
+            .filter(|pin| *pin != member && !members.contains(pin));
+        let taken = members.len() + usize::from(reserved.is_some());
+        (spec.copies as usize).saturating_sub(taken)
+    }
+
+    /// Whether the member has room for the partition, instead of `from` if that is given.
+    fn fits(&self, spec: &Partition, member: MemberRow, from: Option<MemberRow>) -> bool {
+        let (there, held) = (&self.input.members()[member], &self.held[member]);
+        let members = &self.targets[spec.row];
+        there.max.is_none_or(|max| held.count < max)
+            && has_room(&there.capacity, &held.weights, &spec.weights)
+            && spec.allows(member)
+            && !members.contains(&member)
+            && self.zone_has_room(spec, self.input.zone(member), from)
+    }
+
+    fn zone_has_room(&self, spec: &Partition, zone: ZoneRow, from: Option<MemberRow>) -> bool {
+        if spec.copies < 2 {
+            return true;
+        }
+        let others = self.targets[spec.row].iter();
+        let others =
+            others.filter(|other| Some(**other) != from && self.input.zone(**other) == zone);
+        others.count() < self.zone_limit(spec)
+    }
+
+    /// How many replicas of a partition may be in one zone: 1, where there are as many zones.
+    #[must_use]
+    pub fn zone_limit(&self, partition: &Partition) -> usize {
+        let zones = if partition.allowed.is_empty() {
+            self.zone_count
+        } else {
+            let members = partition.allowed.iter().copied();
+            let members = members.filter(|row| stays(&self.input.members()[*row]));
+            distinct(members.map(|row| self.input.zone(row)))
+        };
+        (partition.copies as usize).div_ceil(zones.max(1))
+    }
+
+    /// Whether the partition can not be led, since its pinned member has no replica.
+    fn waits_for_pin(&self, spec: &Partition) -> bool {
+        let members = &self.targets[spec.row];
+        spec.pin.is_some_and(|pin| !members.contains(&pin))
+    }
+
+    fn add(&mut self, partition: PartitionRow, member: MemberRow) {
+        let members = &mut self.targets[partition];
+        let held = &mut self.held[member];
+        held.count += 1;
+        held.leads += u32::from(members.is_empty());
+        members.push(member);
+        let spec = self.input.partition(partition);
+        for (sum, weight) in held.weights.iter_mut().zip(spec.weights) {
+            *sum += weight;
+        }
+        if spec.pin == Some(member) {
+            self.lead(partition, member);
+        }
+    }
+
+    /// Has the pinned member lead; else the present leader, unless it is away and a ready replica
+    /// is not.
+    fn settle_leader(&mut self, partition: PartitionRow) {
+        let spec = self.input.partition(partition);
+        let live = |row: MemberRow| self.input.members()[row].liveness == Liveness::Live;
+        let ready = |row: MemberRow| {
+            let mut replicas = spec.replicas.iter();
+            live(row) && replicas.any(|replica| replica.member == row && replica.ready)
+        };
+        let members = &self.targets[partition];
+        let pinned = spec.pin.filter(|pin| members.contains(pin));
+        let first = members.first().copied();
+        let stands_in = || members.iter().copied().find(|member| ready(*member));
+        let leader = pinned.or(first.filter(|row| live(*row))).or_else(stands_in);
+        if let Some(leader) = leader.filter(|leader| Some(*leader) != first) {
+            self.lead(partition, leader);
+        }
+    }
+}
+
+/// Where each partition is, its leader first but behind its pinned member, with the moves under way
+/// as if done.
+fn currents(input: &Input) -> Each<PartitionRow, Vec<MemberRow>> {
+    let members = |partition: Partition| {
+        let mut members: Vec<MemberRow> = partition
+            .replicas
+            .iter()
+            .map(|replica| replica.member)
+            .collect();
+        let leader = partition.leader();
+        if let Some(place) = members.iter().position(|member| Some(*member) == leader) {
+            members.swap(0, place);
+        }
+        members.sort_by_key(|member| Some(*member) != partition.pin);
+        members
+    };
+    let mut currents = Each::of(input.partitions().map(members).collect());
+    let under_way = input.moves().iter();
+    for it in under_way.filter(|it| it.state == MoveState::UnderWay) {
+        let members: &mut Vec<MemberRow> = &mut currents[it.partition];
+        if !input.members()[it.to].takes() || members.contains(&it.to) {
+            continue;
+        }
+        match members.iter_mut().find(|member| Some(**member) == it.from) {
+            Some(member) => *member = it.to,
+            None => members.push(it.to),
+        }
+    }
+    currents
+}
+
+/// Whether a member may keep what it has.
+fn stays(member: &Member) -> bool {
+    member.liveness != Liveness::Gone && member.intent != Intent::Drain
+}
+
+fn has_room(capacity: &Weights, held: &Weights, more: &Weights) -> bool {
+    let mut sums = held.iter().zip(more).zip(capacity);
+    sums.all(|((held, more), capacity)| held.saturating_add(*more) <= *capacity)
+}
+
+fn is_as_it_is(partition: &Partition, target: &[MemberRow]) -> bool {
+    partition.replicas.len() == target.len()
+        && partition.leader() == target.first().copied()
+        && partition
+            .replicas
+            .iter()
+            .all(|replica| target.contains(&replica.member))
+}
+
+fn distinct(zones: impl Iterator<Item = ZoneRow>) -> usize {
+    let mut zones: Vec<ZoneRow> = zones.collect();
+    zones.sort_unstable();
+    zones.dedup();
+    zones.len()
+}
