@@ -15,6 +15,10 @@ use folkmoot_proto::LogIndex;
 
 use crate::disk::{FileDisk, sync_folder};
 
+/// Commands that are taken before the disk has its turn, so that a write does not wait for a queue
+/// that is filled as fast as it is emptied. More than one network turn sends at once.
+const COMMANDS_PER_TURN_MAX: usize = 1024;
+
 /// Why a log can not be opened. Nothing was changed, except where the disk failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogOpenError {
@@ -234,7 +238,7 @@ impl LogService {
             let wrote = self.turn(&mut done)?;
             let read = self.read_one(&mut done)?;
             if wrote || read {
-                open = self.take_all(inbox) && open;
+                open = self.take_some(inbox) && open;
                 continue;
             }
             if !open && !self.log.has_unwritten() {
@@ -245,7 +249,7 @@ impl LogService {
                 recv(if open { inbox } else { &never }) -> command => match command {
                     Ok(command) => {
                         self.take(command);
-                        open = self.take_all(inbox);
+                        open = self.take_some(inbox);
                     }
                     Err(_) => open = false,
                 },
@@ -288,15 +292,16 @@ impl LogService {
         Ok(true)
     }
 
-    /// Takes all commands that are there; false when no more can come.
-    fn take_all(&mut self, inbox: &Receiver<LogCommand>) -> bool {
-        loop {
+    /// Takes the commands that are there, up to a limit; false when no more can come.
+    fn take_some(&mut self, inbox: &Receiver<LogCommand>) -> bool {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
             match inbox.try_recv() {
                 Ok(command) => self.take(command),
-                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+        true
     }
 
     fn take(&mut self, command: LogCommand) {

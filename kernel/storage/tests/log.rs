@@ -539,3 +539,29 @@ fn queued_records_share_blocks() {
         .sum();
     assert!(used <= 1 + 11, "{used} blocks for 200 records of 180 bytes");
 }
+
+/// A queue that is long, or filled as fast as it is emptied, does not keep what is in it from the
+/// disk.
+#[test]
+fn a_long_queue_is_written_in_turns() {
+    let place = Place::new();
+    let (log, _) = place.open(config()).unwrap();
+    let (commands, inbox) = crossbeam_channel::unbounded();
+    for index in 1..=3000 {
+        let payload = if index == 1 { bootstrap(3) } else { Bytes::new() };
+        let append = LogCommand::Append {
+            id: PersistId(index),
+            records: vec![entry(index, payload)],
+        };
+        commands.send(append).unwrap();
+    }
+    drop(commands);
+    let mut durable = Vec::new();
+    log.run(&inbox, |done| match done {
+        LogDone::Durable(id) => durable.push(id.0),
+        LogDone::Read(_) => {}
+    })
+    .unwrap();
+    assert!(durable[0] < 1500, "{durable:?}");
+    assert_eq!(durable.last(), Some(&3000));
+}
