@@ -87,7 +87,7 @@ impl Consensus {
         };
         let mut peers = leader.peers.iter();
         peers
-            .find(|(_, progress)| progress.reading == Some(id))
+            .find(|(_, progress)| progress.reading.is_some_and(|(read, _)| read == id))
             .map(|(peer, _)| *peer)
     }
 
@@ -98,16 +98,15 @@ impl Consensus {
         let Some(progress) = leader.peers.get_mut(&to) else {
             return;
         };
-        progress.reading = None;
-        if entries.is_empty() {
+        let Some((_, from)) = progress.reading.take() else {
+            return;
+        };
+        // What was read for an earlier place is of no use, neither that the log no longer has it.
+        let is_wanted = from == progress.next_index && progress.may_send(&self.config);
+        if is_wanted && entries.is_empty() {
             progress.flow = Flow::Snapshot;
             self.out.push(Action::SnapshotNeeded { to });
-            return;
-        }
-        let continues = entries
-            .first()
-            .is_some_and(|entry| entry.index == progress.next_index);
-        if continues && progress.may_send(&self.config) {
+        } else if is_wanted {
             self.send_append(to, entries);
         }
         self.send_appends(to);

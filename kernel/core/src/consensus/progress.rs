@@ -22,8 +22,10 @@ pub(super) struct Progress {
     /// The appends that are not acknowledged: their last entries and bytes.
     in_flight: VecDeque<(LogIndex, usize)>,
     in_flight_bytes: usize,
-    /// Entries that are read back from the log for this peer.
-    pub(super) reading: Option<LogReadId>,
+    /// Entries that are read back from the log for this peer: the read, and the first of them. One
+    /// at a time, even if they are not wanted any more when they come: a slow disk that is asked
+    /// again whenever a peer is heard only falls behind further.
+    pub(super) reading: Option<(LogReadId, LogIndex)>,
     /// The newest round that an answer which counts was given to.
     pub(super) acked_round: u64,
     /// The newest round that any heartbeat's answer was given to.
@@ -86,7 +88,6 @@ impl Progress {
         self.flow = Flow::Probe { sent_at: None };
         self.in_flight.clear();
         self.in_flight_bytes = 0;
-        self.reading = None;
     }
 
     /// Whether an append may be sent.

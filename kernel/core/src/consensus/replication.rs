@@ -221,7 +221,7 @@ impl Consensus {
         if cached.is_none() {
             let id = self.next_log_read;
             self.next_log_read = LogReadId(id.0 + 1);
-            progress.reading = Some(id);
+            progress.reading = Some((id, from));
             self.out.push(Action::ReadLog {
                 id,
                 from,

@@ -447,6 +447,47 @@ fn entries_are_read_back_once() {
     assert_eq!((*prev_index, &entries[..]), (index(1), &[entry(2, 2)][..]));
 }
 
+/// A read that is not wanted any more is waited for, too: at most one is under way for each peer.
+#[test]
+fn a_peer_that_moves_on_does_not_begin_another_read() {
+    let mut recovered = log(3, 3, &[2, 2, 3, 3]);
+    recovered.recent.drain(..4);
+    let mut machine = elected(recover(1, recovered));
+    let mut reads = Vec::new();
+    let mut tell = |machine: &mut Consensus, message| {
+        machine.handle_message(at(1000), member(2), message);
+        let actions = drain(machine);
+        let new = actions.iter().filter_map(|action| match action {
+            Action::ReadLog { id, from, .. } => Some((id.0, from.0)),
+            _ => None,
+        });
+        reads.extend(new);
+        actions
+    };
+    tell(&mut machine, append_conflict(4, 5, Some(2), 3));
+    tell(&mut machine, append_conflict(4, 3, None, 2));
+    tell(&mut machine, append_conflict(4, 3, None, 2));
+    // The log no longer has what was asked for first; that is not what the peer needs.
+    let unwanted = LogRead {
+        id: LogReadId(1),
+        entries: vec![],
+    };
+    machine.handle_log_read(at(1001), unwanted);
+    let actions = drain(&mut machine);
+    assert_eq!(reads, [(1, 4)]);
+    assert!(
+        matches!(
+            actions[..],
+            [Action::ReadLog {
+                id: LogReadId(2),
+                from: LogIndex(2),
+                ..
+            }]
+        ),
+        "{actions:?}"
+    );
+}
+
 /// A peer whose disk lost what it acknowledged, and that does not know, is sent it again.
 #[test]
 fn what_a_peer_lost_unnoticed_is_sent_again() {
