@@ -14,7 +14,7 @@ pub(super) struct Progress {
     /// How far the peer's log is known to be durable and the leader's. Follows a peer that lost
     /// its disk down again.
     pub(super) match_index: LogIndex,
-    /// As far as the peer's answers count for the quorum; only rises.
+    /// As far as the peer's answers count for the quorum; taken back with what the peer lost.
     pub(super) counted_index: LogIndex,
     /// The next entry to send.
     pub(super) next_index: LogIndex,
@@ -172,6 +172,7 @@ impl Progress {
         }
         if !counts || is_below {
             self.match_index = self.match_index.min(before(conflict.first_index));
+            self.counted_index = self.counted_index.min(self.match_index);
             self.verified = self.match_index;
         }
         self.probe_from(first_to_try(conflict, log).max(self.match_index.next()));

@@ -517,6 +517,30 @@ fn what_a_peer_lost_unnoticed_is_sent_again() {
     assert!(firsts.contains(&2), "{firsts:?}");
 }
 
+/// R17: an acknowledgement of what the peer has lost since is not counted: it is on no disk.
+#[test]
+fn r17_an_acknowledgement_is_not_counted_when_the_peer_lost_the_entry() {
+    let mut machine = settled_leader(3, &[3]);
+    machine.propose(at(1000), batch(4, 2, 3)).unwrap();
+    let write = persist_id(&drain(&mut machine));
+    machine.handle_message(at(1000), member(2), append_ok(4, 1, 4));
+    // Member 2 starts again without the entry, and is asked about it.
+    machine.handle_timeout(at(1250));
+    machine.handle_message(at(1250), member(3), heartbeat_reply(4, 2, 0));
+    machine.handle_message(at(1250), member(2), heartbeat_reply(4, 2, 0));
+    drain(&mut machine);
+    machine.handle_message(at(1251), member(2), append_conflict(4, 4, None, 4));
+    let again = sent(&drain(&mut machine));
+    assert!(
+        matches!(&again[..], [(2, ConsensusMessage::Append { entries, .. })] if entries.len() == 1),
+        "{again:?}"
+    );
+    machine.handle_durable(at(1252), write);
+    assert_eq!(machine.status().commit_index, index(3), "one disk of three");
+    machine.handle_message(at(1253), member(2), append_ok(4, 1, 4));
+    assert_eq!(machine.status().commit_index, index(4));
+}
+
 /// What a correct leader can not have sent is dropped without an answer.
 #[test]
 fn nonsense_is_dropped() {
