@@ -548,7 +548,11 @@ fn a_long_queue_is_written_in_turns() {
     let (log, _) = place.open(config()).unwrap();
     let (commands, inbox) = crossbeam_channel::unbounded();
     for index in 1..=3000 {
-        let payload = if index == 1 { bootstrap(3) } else { Bytes::new() };
+        let payload = if index == 1 {
+            bootstrap(3)
+        } else {
+            Bytes::new()
+        };
         let append = LogCommand::Append {
             id: PersistId(index),
             records: vec![entry(index, payload)],

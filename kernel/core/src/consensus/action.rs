@@ -60,6 +60,9 @@ impl ConsensusConfig {
 /// What a log holds when a member starts.
 #[derive(Clone, Debug)]
 pub struct RecoveredLog {
+    /// Set if nothing was ever written to the log. One that lost all that was written is not new:
+    /// its member has promised, and must not begin the cluster once more.
+    pub is_new: bool,
     /// The term in the last durable hard state.
     pub term: Term,
     /// The vote in it.
@@ -103,6 +106,7 @@ impl RecoveredLog {
     #[must_use]
     pub fn empty() -> Self {
         Self {
+            is_new: true,
             term: Term::ZERO,
             vote: None,
             base: None,
@@ -119,10 +123,30 @@ impl RecoveredLog {
         }
     }
 
-    /// Whether not even entry 1 was ever written. A log that lost it is not new: it has promised.
-    pub(super) fn is_new(&self) -> bool {
-        let is_empty = self.base.is_none() && self.last_index == LogIndex::ZERO;
-        is_empty && !self.wiped && self.damaged_up_to.is_none()
+    /// Puts the bootstrap file's payload where entry 1 is not here; answers whether entry 1 is to
+    /// be appended.
+    pub(super) fn bootstrap(&mut self, payload: &Bytes) -> Result<bool, RecoverError> {
+        if self.wiped {
+            return Ok(false);
+        }
+        if self.is_new {
+            assert!(
+                self.last_index == LogIndex::ZERO
+                    && (self.term, self.vote) == (Term::ZERO, None)
+                    && self.damaged_up_to.is_none(),
+                "a new log in term {} with vote {:?}, up to entry {}, damaged up to {:?}",
+                self.term,
+                self.vote,
+                self.last_index,
+                self.damaged_up_to,
+            );
+        } else if !self.bootstrap.is_empty() {
+            return Ok(false);
+        } else if self.damaged_up_to.is_none() {
+            return Err(RecoverError::BeginningLost { term: self.term });
+        }
+        self.bootstrap = payload.clone();
+        Ok(self.is_new)
     }
 }
 
@@ -139,6 +163,15 @@ pub enum RecoverError {
         member: MemberId,
         /// The cluster's.
         voters: Vec<MemberId>,
+    },
+    /// Entry 1 is gone, and the log does not know that it lost anything.
+    #[error(
+        "the log is in term {term} and has lost its first entry: move the data folder away, and \
+         the member comes back as a wiped one"
+    )]
+    BeginningLost {
+        /// The term in which it has promised.
+        term: Term,
     },
     /// The log's parts contradict each other.
     #[error("the recovered log does not fit together: {what}")]

@@ -127,8 +127,12 @@ impl Consensus {
     ///
     /// # Errors
     ///
-    /// When the log contradicts itself, or the bootstrap does not name the members, or not this
-    /// one.
+    /// When the log contradicts itself or has lost entry 1 unnoticed, or the bootstrap does not name
+    /// the members, or not this one.
+    ///
+    /// # Panics
+    ///
+    /// When a log that is said to be new has a term, a vote, entries or damage.
     pub fn start(
         config: ConsensusConfig,
         mut log: RecoveredLog,
@@ -136,13 +140,9 @@ impl Consensus {
         seed: u64,
         now: Tick,
     ) -> Result<Self, RecoverError> {
-        let is_new = log.is_new();
-        // A damaged log may have lost entry 1, too.
-        if log.bootstrap.is_empty() && !log.wiped {
-            log.bootstrap = bootstrap.clone();
-        }
+        let begins = log.bootstrap(&bootstrap)?;
         let mut consensus = Self::recover(config, log, seed, now)?;
-        if is_new {
+        if begins {
             consensus.append_own(bootstrap_entry(bootstrap));
         }
         Ok(consensus)

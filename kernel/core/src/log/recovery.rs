@@ -92,6 +92,7 @@ impl Log {
 /// What consensus begins with in an empty log.
 pub(crate) fn recovered_empty(tail: &Tail) -> RecoveredLog {
     RecoveredLog {
+        is_new: tail.run == 0,
         term: tail.term,
         vote: tail.vote,
         base: None,

@@ -120,6 +120,7 @@ impl Disk {
             .as_ref()
             .map_or(LogIndex::ZERO, |meta| meta.index);
         RecoveredLog {
+            is_new: self.synced.is_empty(),
             term: log.term,
             vote: log.vote,
             base,

@@ -92,6 +92,7 @@ pub(crate) fn log(voters: u64, in_term: u64, terms: &[u64]) -> RecoveredLog {
     }
     let last = recent.last().unwrap().clone();
     RecoveredLog {
+        is_new: false,
         term: term(in_term),
         vote: None,
         base: None,

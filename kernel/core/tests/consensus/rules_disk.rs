@@ -224,6 +224,7 @@ fn r21_a_peer_is_known_by_its_first_life() {
 #[test]
 fn r23_a_damaged_log_without_entry_1_is_no_new_one() {
     let damaged = RecoveredLog {
+        is_new: false,
         term: term(2),
         vote: Some(member(3)),
         damaged_up_to: Some(index(500)),
@@ -252,6 +253,39 @@ fn r23_a_damaged_log_without_entry_1_is_no_new_one() {
     let actions = drain(&mut machine);
     machine.handle_durable(at(6), persist_id(&actions));
     assert!(machine.status().may_vote, "it is repaired");
+}
+
+/// R23: a log that has lost all it held, and does not know, begins no cluster: its term and its vote
+/// would be forgotten.
+#[test]
+fn r23_a_log_that_lost_its_beginning_is_refused() {
+    let lost = RecoveredLog {
+        is_new: false,
+        term: term(2),
+        vote: Some(member(3)),
+        ..RecoveredLog::empty()
+    };
+    let refused = Consensus::start(config(1), lost, bootstrap(3), 1, at(0));
+    let expected = RecoverError::BeginningLost { term: term(2) };
+    assert_eq!(refused.unwrap_err().to_string(), expected.to_string());
+}
+
+/// R23: nothing that has promised passes for a new log.
+#[test]
+fn r23_a_new_log_has_no_past() {
+    let pasts: [fn(&mut RecoveredLog); 3] = [
+        |log| log.term = term(1),
+        |log| log.vote = Some(member(2)),
+        |log| log.damaged_up_to = Some(index(3)),
+    ];
+    for past in pasts {
+        let mut log = RecoveredLog::empty();
+        past(&mut log);
+        let started = std::panic::catch_unwind(|| {
+            Consensus::start(config(1), log, bootstrap(3), 1, at(0)).is_ok()
+        });
+        assert!(started.is_err());
+    }
 }
 
 fn wiped() -> RecoveredLog {

@@ -128,6 +128,7 @@ pub(crate) fn every_byte_of_earlier_drains(kind: Kind) {
             }
             told += 1;
             assert_eq!(state.damaged_up_to, Some(last), "byte {at}");
+            assert!(!state.is_new, "byte {at}");
         }
     }
     assert!(told > 1000, "{told}");

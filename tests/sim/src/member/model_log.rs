@@ -116,6 +116,7 @@ impl ModelLog {
         let base_index = base.map_or(LogIndex::ZERO, |base| base.index);
         let base_zxid = base.map_or(Zxid::ZERO, |base| base.zxid);
         RecoveredLog {
+            is_new: self.is_empty(),
             term: self.term,
             vote: self.vote,
             base: self.base.clone(),

@@ -183,6 +183,7 @@ fn restarted(damaged: bool) -> Result<Machine, String> {
     };
     let first = bootstrap_entry(bootstrap(3));
     let log = RecoveredLog {
+        is_new: false,
         term: second.term,
         vote: None,
         base: None,
