@@ -38,6 +38,8 @@ pub struct ConsensusConfig {
     pub cache_bytes_max: usize,
     /// Bytes of entries in one append.
     pub append_bytes_max: usize,
+    /// Bytes of entries that execution was handed and has not applied; one entry always has room.
+    pub unapplied_bytes_max: usize,
 }
 
 impl ConsensusConfig {
@@ -53,6 +55,7 @@ impl ConsensusConfig {
             inflight_bytes_max: 4 * 1024 * 1024,
             cache_bytes_max: 16 * 1024 * 1024,
             append_bytes_max: 1024 * 1024,
+            unapplied_bytes_max: 16 * 1024 * 1024,
         }
     }
 }
@@ -263,7 +266,8 @@ pub enum Action {
         /// Bytes at most.
         bytes_max: usize,
     },
-    /// For execution, in the one FIFO: these entries are committed and durable here (rule R17).
+    /// For execution, in the one FIFO: these entries are committed and durable here (rule R17). No
+    /// more come than `unapplied_bytes_max` before `handle_applied` makes room.
     Committed {
         /// In order, without gaps.
         entries: Vec<Entry>,

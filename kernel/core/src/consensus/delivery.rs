@@ -12,6 +12,9 @@ impl Consensus {
     /// Hands to execution what is committed and durable here, in order and without gaps (rule
     /// R17). The term in which it was learnt that it is committed must be durable, too: else this
     /// member could restart in an earlier term, and take the log of a leader that never had it.
+    ///
+    /// An execution that falls behind is handed no more than it has room for. The rest stays in the
+    /// log and not in memory, and votes and acknowledgements go on without it (rule R7).
     pub(super) fn deliver(&mut self) {
         if !self.out.hard_state_is_durable() || self.handing.is_some() {
             return;
@@ -27,13 +30,18 @@ impl Consensus {
         if from > up_to || awaits_snapshot {
             return;
         }
-        match self.log.cached(from, up_to, usize::MAX) {
+        let bytes_max = self.config.unapplied_bytes_max;
+        let room = bytes_max.saturating_sub(self.unapplied.bytes());
+        if room == 0 && !self.unapplied.is_empty() {
+            return self.log.evict(up_to, self.config.cache_bytes_max);
+        }
+        match self.log.cached(from, up_to, room) {
             Some(entries) => self.hand_over(entries),
-            None => self.read_to_hand_over(from, up_to),
+            None => self.read_to_hand_over(from, up_to, room),
         }
     }
 
-    fn read_to_hand_over(&mut self, from: LogIndex, up_to: LogIndex) {
+    fn read_to_hand_over(&mut self, from: LogIndex, up_to: LogIndex, room: usize) {
         let id = self.next_log_read;
         self.next_log_read = LogReadId(id.0 + 1);
         self.handing = Some(id);
@@ -41,8 +49,16 @@ impl Consensus {
             id,
             from,
             to: up_to.min(before(self.log.cached_first())),
-            bytes_max: self.config.append_bytes_max,
+            bytes_max: self.config.append_bytes_max.min(room),
         });
+    }
+
+    /// Execution has applied what it was handed up to `index`: there is room for more. What an
+    /// execution reports that a snapshot has replaced says nothing.
+    pub fn handle_applied(&mut self, now: Tick, index: LogIndex) {
+        self.begin(now);
+        self.unapplied.done(index);
+        self.deliver();
     }
 
     fn hand_over(&mut self, entries: Vec<Entry>) {
@@ -55,6 +71,7 @@ impl Consensus {
                 self.commit,
             );
             self.handed = entry.index;
+            self.unapplied.add(entry);
         }
         self.out.push(Action::Committed { entries });
         if let Standing::Leader(leader) = &mut self.standing {

@@ -25,10 +25,12 @@
 //! - `delivery`: what is handed to execution, and reading old entries back.
 //! - `snapshot`: catching up where the log is gone.
 //! - `reads`: read barriers; `transfer`: handing leadership over.
-//! - `outbox`, `log_view`, `configuration`: what is not durable yet, what is in the log, who votes.
+//! - `outbox`, `log_view`, `configuration`: what is not durable yet, what is in the log, who votes;
+//!   `backlog`: what somebody has been given and is not done with.
 
 mod action;
 mod admission;
+mod backlog;
 mod configuration;
 mod delivery;
 mod election;
@@ -58,6 +60,7 @@ pub use action::{
 pub use reads::READS_PENDING_MAX;
 
 use self::admission::Admission;
+use self::backlog::Backlog;
 use self::configuration::Configuration;
 use self::follower::{Damage, Following};
 use self::log_view::LogView;
@@ -100,6 +103,8 @@ pub struct Consensus {
     out: Outbox,
     /// The last entry that was handed to execution.
     handed: LogIndex,
+    /// What of that execution has not applied.
+    unapplied: Backlog,
     /// The entries that are read back to be handed to execution.
     handing: Option<LogReadId>,
     next_log_read: LogReadId,
@@ -196,6 +201,7 @@ impl Consensus {
             commit: log.applied,
             out: Outbox::new(log.last_index),
             handed: log.applied,
+            unapplied: Backlog::default(),
             handing: None,
             next_log_read: LogReadId(1),
             forwarded_reads: BTreeMap::new(),

@@ -6,6 +6,7 @@ use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{AppendConflict, ConsensusMessage};
 use folkmoot_proto::{LogIndex, MemberId, Tick};
 
+use super::backlog::Backlog;
 use super::configuration::Configuration;
 use super::log_view::{before, entry_bytes};
 use super::progress::{Flow, Progress, Resend};
@@ -37,8 +38,7 @@ pub(super) struct Leader {
     pub(super) reads: VecDeque<PendingRead>,
     pub(super) transfer: Option<Transfer>,
     /// Own entries that are not both committed and durable here, with their bytes.
-    unsettled: VecDeque<(LogIndex, usize)>,
-    unsettled_bytes: usize,
+    unsettled: Backlog,
 }
 
 impl Leader {
@@ -58,8 +58,7 @@ impl Leader {
             heartbeat_due: now.plus_millis(config.heartbeat_ms),
             reads: VecDeque::new(),
             transfer: None,
-            unsettled: VecDeque::new(),
-            unsettled_bytes: 0,
+            unsettled: Backlog::default(),
         }
     }
 
@@ -74,23 +73,17 @@ impl Leader {
     /// Whether a batch may be appended: not while leadership is handed over, nor while too much of
     /// what was appended waits for the peers or for the own disk. One batch always has room.
     pub(super) fn has_room(&self, payload_bytes: usize, bytes_max: usize) -> bool {
-        let fits = self.unsettled_bytes + payload_bytes <= bytes_max;
+        let fits = self.unsettled.bytes() + payload_bytes <= bytes_max;
         self.transfer.is_none() && (fits || self.unsettled.is_empty())
     }
 
     pub(super) fn appended(&mut self, entry: &Entry) {
-        let bytes = entry_bytes(entry);
-        self.unsettled.push_back((entry.index, bytes));
-        self.unsettled_bytes += bytes;
+        self.unsettled.add(entry);
     }
 
     /// The entries up to `index` are handed out.
     pub(super) fn settled(&mut self, index: LogIndex) {
-        while self.unsettled.front().is_some_and(|(own, _)| *own <= index) {
-            if let Some((_, bytes)) = self.unsettled.pop_front() {
-                self.unsettled_bytes -= bytes;
-            }
-        }
+        self.unsettled.done(index);
     }
 
     /// The newest round that a quorum has answered.

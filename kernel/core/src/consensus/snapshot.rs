@@ -4,6 +4,7 @@ use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::record::StateMeta;
 use folkmoot_proto::{LogIndex, MemberId, Term, Tick};
 
+use super::backlog::Backlog;
 use super::configuration::Configuration;
 use super::log_view::LogView;
 use super::progress::Flow;
@@ -51,6 +52,7 @@ impl Consensus {
     /// The snapshot's record is durable: execution goes on from its folder.
     pub(super) fn finish_install(&mut self, meta: StateMeta) {
         self.handed = meta.index;
+        self.unapplied = Backlog::default();
         self.out.push(Action::SnapshotInstalled { meta });
     }
 

@@ -422,7 +422,13 @@ impl Cluster {
                 Action::ReadLog {
                     id: read, from, to, ..
                 } => node.log_reads.push_back((read, from, to)),
-                Action::Committed { entries } => self.check_committed(id, entries),
+                Action::Committed { entries } => {
+                    self.check_committed(id, entries);
+                    let (now, applied) = (self.clock(id), self.nodes[&id].applied);
+                    if let Some(machine) = &mut self.node(id).machine {
+                        machine.handle_applied(now, applied);
+                    }
+                }
                 Action::SnapshotInstalled { meta } => {
                     node.applied = meta.index;
                     node.disk.checkpoint = Some(meta);

@@ -91,6 +91,53 @@ fn committed_entries_follow_what_is_applied() {
     assert_eq!(committed(&drain(&mut machine)), [2, 3, 4, 5]);
 }
 
+/// R7: an execution that falls behind is handed no more than it has room for; what waits for it is
+/// in the log and not in memory, and holds neither acknowledgements nor votes up.
+#[test]
+fn r07_an_execution_that_falls_behind_holds_nothing_else_up() {
+    let mut config = config(1);
+    (config.unapplied_bytes_max, config.cache_bytes_max) = (200, 150);
+    let mut machine = Consensus::recover(config, log(3, 3, &[]), 1, at(0)).unwrap();
+    let mut handed = Vec::new();
+    for last in 2..=40 {
+        let new = append(
+            3,
+            (last - 1, last.min(3) * u64::from(last > 2)),
+            last,
+            &[entry(last, 3)],
+        );
+        machine.handle_message(at(last), member(2), new);
+        let actions = drain(&mut machine);
+        handed.extend(committed(&actions));
+        machine.handle_durable(at(last), persist_id(&actions));
+        let actions = drain(&mut machine);
+        assert!(sent(&actions).contains(&(2, append_ok(3, 1, last))));
+        handed.extend(committed(&actions));
+    }
+    assert_eq!(handed, [1], "entry 1 alone is larger than the limit");
+    machine.handle_message(at(5000), member(3), vote_request(4, true, (40, 3)));
+    assert_eq!(sent(&drain(&mut machine)), [(3, vote_reply(4, true, true))]);
+    // Entry by entry execution makes room, and what has left memory is read back.
+    let mut reads = 0;
+    for applied in 1..=40 {
+        machine.handle_applied(at(5001), index(applied));
+        let mut actions = drain(&mut machine);
+        handed.extend(committed(&actions));
+        while let Some(Action::ReadLog { id, from, .. }) = actions.last() {
+            reads += 1;
+            let entries = vec![entry(from.0, 3)];
+            let read = folkmoot_core::consensus::LogRead { id: *id, entries };
+            machine.handle_log_read(at(5001), read);
+            actions = drain(&mut machine);
+            handed.extend(committed(&actions));
+        }
+        let ahead = handed.len() as u64 - applied;
+        assert!(ahead <= 3, "{ahead} entries of 68 bytes or more");
+    }
+    assert_eq!(handed, (1..=40).collect::<Vec<_>>());
+    assert!(reads > 30, "{reads}");
+}
+
 /// R21: entry 1 is the bootstrap file, byte for byte, and is written first.
 #[test]
 fn r21_a_new_member_writes_entry_1_first() {

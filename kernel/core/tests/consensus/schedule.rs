@@ -28,6 +28,7 @@ impl Schedule {
             config.append_bytes_max = 200;
             config.inflight_bytes_max = 600;
             config.cache_bytes_max = 400;
+            config.unapplied_bytes_max = 150;
         });
         let mut dice = Pcg64Mcg::seed_from_u64(seed);
         // Each schedule has things that happen much more often, and things that hardly do.

@@ -17,7 +17,7 @@ use folkmoot_core::execution::{
 use folkmoot_core::plugin::{Discard, PluginRuntime};
 use folkmoot_proto::ids::Now;
 use folkmoot_proto::peer::ExecutionMessage;
-use folkmoot_proto::{Digest, MemberId, Tick};
+use folkmoot_proto::{Digest, LogIndex, MemberId, Tick};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::RunError;
@@ -107,6 +107,8 @@ impl ExecutionQueue {
 #[derive(Debug)]
 pub(crate) struct ExecutionView {
     status: Mutex<ExecutionStatus>,
+    /// The last entry that is applied.
+    applied: AtomicU64,
     /// Bytes that the next checkpoint would write.
     dirty_bytes: AtomicU64,
     /// When the present turn began, in microseconds; 0 between turns.
@@ -117,6 +119,7 @@ impl ExecutionView {
     pub(crate) fn new(execution: &Execution) -> Self {
         Self {
             status: Mutex::new(execution.status()),
+            applied: AtomicU64::new(execution.status().applied_index.0),
             dirty_bytes: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
         }
@@ -128,6 +131,11 @@ impl ExecutionView {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The last entry that is applied, as of the last turn.
+    pub(crate) fn applied(&self) -> LogIndex {
+        LogIndex(self.applied.load(Ordering::Relaxed))
     }
 
     /// Bytes that the next checkpoint would write, as of the last turn.
@@ -149,6 +157,8 @@ impl ExecutionView {
 
     fn end_turn(&self, execution: &Execution) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = execution.status();
+        let applied = execution.state().position().index;
+        self.applied.store(applied.0, Ordering::Relaxed);
         let dirty_bytes = execution.state().dirty_bytes() as u64;
         self.dirty_bytes.store(dirty_bytes, Ordering::Relaxed);
         self.busy_since.store(0, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use folkmoot_core::consensus::{Consensus, ConsensusStatus, Role};
 use folkmoot_core::execution::Execution;
 use folkmoot_proto::client::{MemberStatus, PeerStatus};
 use folkmoot_proto::peer::PeerMessage;
-use folkmoot_proto::{MemberId, Tick};
+use folkmoot_proto::{LogIndex, MemberId, Tick};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -111,6 +111,7 @@ impl NetworkThread {
             outbox: Outbox::default(),
             execution: Vec::new(),
             awaits_machine: false,
+            applied: LogIndex::ZERO,
         };
         let mut stopping: Option<Instant> = None;
         loop {
@@ -252,6 +253,10 @@ impl NetworkThread {
 
     fn turn(&mut self, state: &mut Loop) {
         let now = clock::now().tick;
+        let applied = self.view.applied();
+        if std::mem::replace(&mut state.applied, applied) != applied {
+            state.inbox.push(ConsensusInput::Applied(applied));
+        }
         state
             .stalls
             .look(now, self.view.busy_since(), &mut state.inbox);
@@ -361,6 +366,8 @@ struct Loop {
     execution: Vec<ExecutionInput>,
     /// A snapshot was installed and its machine is not built yet.
     awaits_machine: bool,
+    /// What consensus was told of how far execution is.
+    applied: LogIndex,
 }
 
 fn role_name(status: &ConsensusStatus) -> &'static str {

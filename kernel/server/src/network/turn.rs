@@ -29,6 +29,8 @@ pub(crate) enum ConsensusInput {
     SnapshotSent(MemberId),
     /// A peer's snapshot ended early.
     SnapshotFailed(MemberId),
+    /// Execution has applied the entries up to here.
+    Applied(LogIndex),
     /// The log's entries up to here are covered by a checkpoint.
     LogCompacted(LogIndex),
     /// Something in this process stalls (rule R19).
@@ -98,6 +100,7 @@ pub(crate) fn network_turn(
             }
             ConsensusInput::SnapshotSent(peer) => consensus.snapshot_sent(now, peer),
             ConsensusInput::SnapshotFailed(peer) => consensus.snapshot_failed(now, peer),
+            ConsensusInput::Applied(index) => consensus.handle_applied(now, index),
             ConsensusInput::LogCompacted(up_to) => consensus.log_compacted(now, up_to),
             ConsensusInput::Stall(stall) => consensus.report_stall(now, stall),
             ConsensusInput::TransferLeadership => consensus.transfer_leadership(now, None),

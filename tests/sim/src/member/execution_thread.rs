@@ -149,11 +149,15 @@ impl Member {
                 return Err(Violation::new("warm_as_fresh", difference));
             }
         }
+        let told = std::mem::replace(&mut process.told_applied, applied.index);
         let due = process.checkpointed.0 + self.personality.checkpoint_every;
         if applied.index.0 >= due && process.checkpoint.is_none() && !process.installing {
             process.checkpointed = applied.index;
             process.checkpoint = Some(engine.checkpoint());
             self.later(ctx, 20_000, ToExecution::CheckpointDone);
+        }
+        if told != applied.index {
+            self.give_network(ctx, ToNetwork::Applied(applied.index));
         }
         Ok(())
     }

@@ -71,6 +71,7 @@ pub(crate) enum ToNetwork {
     SnapshotFailed {
         to: MemberId,
     },
+    Applied(LogIndex),
     Compacted(LogIndex),
     Stall(Stall),
     Transfer,
@@ -168,6 +169,8 @@ struct Process {
     installing: bool,
     checkpoint: Option<PendingCheckpoint>,
     checkpointed: LogIndex,
+    /// What consensus was told of how far execution is.
+    told_applied: LogIndex,
 }
 
 /// One member with all that outlives its processes.
@@ -213,6 +216,8 @@ struct Personality {
     segment_bytes: u64,
     /// Bytes of entries that consensus keeps in memory.
     cache_bytes: usize,
+    /// Bytes of entries that execution may be given and not have applied.
+    unapplied_bytes: usize,
     /// Typical microseconds of a sync of the model log.
     sync: u64,
     /// Inputs that consensus takes in one turn. Execution takes all there are, since it must have
@@ -240,6 +245,7 @@ impl Member {
             network_inputs: dice.pick(&[1_000, 1_000, 1, 4]).copied().unwrap_or(1_000),
             queue_requests: dice.pick(&[65_536, 65_536, 4]).copied().unwrap_or(65_536),
             batches_in_flight: dice.pick(&[2, 2, 1, 5]).copied().unwrap_or(2),
+            unapplied_bytes: dice.pick(&[2, 8, 256]).copied().unwrap_or(256) * 1024,
         };
         Self {
             id,

@@ -110,6 +110,7 @@ impl Member {
             }
             ToNetwork::SnapshotSent { to } => consensus.snapshot_sent(tick, to),
             ToNetwork::SnapshotFailed { to } => consensus.snapshot_failed(tick, to),
+            ToNetwork::Applied(index) => consensus.handle_applied(tick, index),
             ToNetwork::Compacted(up_to) => consensus.log_compacted(tick, up_to),
             ToNetwork::Stall(stall) => consensus.report_stall(tick, stall),
             ToNetwork::Transfer => consensus.transfer_leadership(tick, None),

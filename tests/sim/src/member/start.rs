@@ -64,6 +64,7 @@ impl Member {
             installing: false,
             checkpoint: None,
             checkpointed: LogIndex::ZERO,
+            told_applied: LogIndex::ZERO,
         });
         for thread in [Thread::Network, Thread::Execution, Thread::Log] {
             self.wake(ctx, thread);
@@ -176,6 +177,7 @@ impl Member {
         let mut config = ConsensusConfig::new(self.id, Incarnation(self.folder), self.life + 1);
         config.cache_bytes_max = self.personality.cache_bytes;
         config.append_bytes_max = 8 * 1024;
+        config.unapplied_bytes_max = self.personality.unapplied_bytes;
         config.inflight_bytes_max = 32 * 1024;
         let made = Consensus::start(config, recovered, self.bootstrap.clone(), seed, tick);
         made.map_err(|error| self.can_not_start(&error))
