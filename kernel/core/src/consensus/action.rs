@@ -185,7 +185,7 @@ pub enum RecoverError {
 }
 
 /// What stalls in a leader's own process (rule R19).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stall {
     /// Its writes to the log.
     Disk,

@@ -33,7 +33,7 @@ pub(super) struct Leader {
     pub(super) round: u64,
     /// (Round, when it was sent), rising.
     rounds: VecDeque<(u64, Tick)>,
-    since: Tick,
+    pub(super) since: Tick,
     heartbeat_due: Tick,
     pub(super) reads: VecDeque<PendingRead>,
     pub(super) transfer: Option<Transfer>,

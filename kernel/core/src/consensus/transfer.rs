@@ -6,6 +6,11 @@ use folkmoot_proto::{MemberId, Term, Tick};
 
 use super::{Consensus, Stall, Standing};
 
+/// Election timeouts that a leader is in office before it hands leadership over because it stalls.
+/// Where all members stall, as on a machine that is short of cores, leadership would go round
+/// without end, and nothing be done in the meantime.
+const OFFICE_TIMEOUTS_MIN: u64 = 4;
+
 /// Leadership on its way to another member. Nothing is appended meanwhile.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -24,11 +29,12 @@ impl Consensus {
         self.begin_transfer(target);
     }
 
-    /// Something in this process stalls: a leader hands leadership over (rule R19).
+    /// Something in this process stalls: a leader hands leadership over (rule R19), if it was in
+    /// office for four election timeouts.
     pub fn report_stall(&mut self, now: Tick, stall: Stall) {
         self.begin(now);
         match stall {
-            Stall::Disk | Stall::Execution => self.begin_transfer(None),
+            Stall::Disk | Stall::Execution => self.hand_leadership_on(),
         }
     }
 
@@ -36,6 +42,16 @@ impl Consensus {
     pub(super) fn watch_own_disk(&mut self) {
         let stalls = |since| self.now.millis_since(since) >= self.config.election_timeout_ms;
         if self.out.writing_since().is_some_and(stalls) {
+            self.hand_leadership_on();
+        }
+    }
+
+    fn hand_leadership_on(&mut self) {
+        let patience_ms = OFFICE_TIMEOUTS_MIN * self.config.election_timeout_ms;
+        let is_settled = |since| self.now.millis_since(since) >= patience_ms;
+        if let Standing::Leader(leader) = &self.standing
+            && is_settled(leader.since)
+        {
             self.begin_transfer(None);
         }
     }

@@ -1,6 +1,6 @@
 //! Votes, terms, and who may lead.
 
-use folkmoot_core::consensus::{Action, ProposeRefused, Role, Stall};
+use folkmoot_core::consensus::{Action, Consensus, ProposeRefused, Role, Stall};
 use folkmoot_core::log::LogRecord;
 use folkmoot_proto::peer::ConsensusMessage;
 use folkmoot_proto::{LogIndex, Zxid};
@@ -359,25 +359,44 @@ fn who_is_asked_by_its_leader_stands_at_once() {
     );
 }
 
+/// Rounds of heartbeats, 50 ms each, that a peer answers; a settled leader's second is due at 1050.
+fn lead_through(machine: &mut Consensus, rounds: core::ops::Range<u64>, matched: u64) {
+    for round in rounds {
+        let now = at(1000 + 50 * (round - 1));
+        machine.handle_timeout(now);
+        machine.handle_message(now, member(2), heartbeat_reply(4, round, matched));
+    }
+}
+
 /// R19: a leader whose own disk or execution stalls hands leadership over.
 #[test]
 fn r19_a_stalled_leader_hands_over() {
     let mut machine = settled_leader(3, &[3]);
-    machine.report_stall(at(1001), Stall::Execution);
+    lead_through(&mut machine, 2..42, 3);
+    drain(&mut machine);
+    machine.report_stall(at(3051), Stall::Execution);
     assert_eq!(sent(&drain(&mut machine)), [(2, timeout_now(4))]);
 
     let mut machine = settled_leader(3, &[3]);
-    machine.propose(at(1001), batch(4, 2, 3)).unwrap();
-    machine.handle_message(at(1002), member(2), append_ok(4, 1, 4));
-    drain(&mut machine);
-    for round in 2..12 {
-        let now = at(1000 + 50 * (round - 1));
-        machine.handle_timeout(now);
-        machine.handle_message(now, member(2), heartbeat_reply(4, round, 4));
+    lead_through(&mut machine, 2..42, 3);
+    machine.propose(at(3051), batch(4, 2, 3)).unwrap();
+    machine.handle_message(at(3052), member(2), append_ok(4, 1, 4));
+    lead_through(&mut machine, 42..51, 4);
+    assert!(!sent(&drain(&mut machine)).contains(&(2, timeout_now(4))));
+    machine.handle_timeout(at(3551));
+    assert!(sent(&drain(&mut machine)).contains(&(2, timeout_now(4))));
+}
+
+/// R19: where all stall, leadership does not go round: a leader leads for a while before it hands
+/// on what it was handed.
+#[test]
+fn r19_a_new_leader_does_not_hand_over_at_once() {
+    let mut machine = settled_leader(3, &[3]);
+    for round in 2..40 {
+        lead_through(&mut machine, round..round + 1, 3);
+        machine.report_stall(at(1001 + 50 * (round - 1)), Stall::Execution);
     }
     assert!(!sent(&drain(&mut machine)).contains(&(2, timeout_now(4))));
-    machine.handle_timeout(at(1550));
-    assert!(sent(&drain(&mut machine)).contains(&(2, timeout_now(4))));
 }
 
 /// R3: what does not follow the last entry that was appended is refused, and all behind it.

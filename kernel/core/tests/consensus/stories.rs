@@ -118,7 +118,7 @@ fn leadership_is_transferred_without_waiting() {
 fn r19_a_leader_with_a_stalled_disk_hands_over() {
     let cluster = three(
         "elect 1
-         pass 100
+         pass 2000
          stall 1
          propose 1 a
          pass 1000

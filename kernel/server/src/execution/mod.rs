@@ -6,6 +6,7 @@
 
 mod output;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -68,6 +69,16 @@ impl ExecutionInput {
     /// An event that costs nothing.
     pub(crate) fn client(event: ClientEvent) -> Self {
         Self::Client(event, None)
+    }
+
+    /// Bytes of the entries that it has execution apply.
+    fn committed_bytes(&self) -> usize {
+        match self {
+            Self::Consensus(ConsensusEvent::Committed { entries }) => {
+                entries.iter().map(|entry| entry.payload.len()).sum()
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -175,13 +186,19 @@ pub(crate) struct Turn {
     stop: bool,
 }
 
-/// Feeds `inbox` to the machine, steps once, and drains what it wants done. `now` was read after
-/// the inbox was filled (rule R8).
+/// Bytes of committed entries after which a turn ends, so that turns stay short (rule R19): a
+/// member that catches up works, and does not stall.
+const TURN_BYTES: usize = 1024 * 1024;
+/// Inputs after which a turn ends.
+const TURN_INPUTS: usize = 4096;
+
+/// Feeds what is in `inbox` to the machine, as far as one turn goes, steps once, and drains what it
+/// wants done. `now` was read after the inbox was filled (rule R8).
 pub(crate) fn execution_turn(
     execution: &mut Box<Execution>,
     plugins: &mut dyn PluginRuntime,
     now: Now,
-    inbox: &mut Vec<ExecutionInput>,
+    inbox: &mut VecDeque<ExecutionInput>,
     actions: &mut Vec<ExecutionAction>,
 ) -> Turn {
     let mut turn = Turn {
@@ -189,7 +206,13 @@ pub(crate) fn execution_turn(
         replaced: false,
         stop: false,
     };
-    for input in inbox.drain(..) {
+    let (mut inputs, mut bytes) = (0, 0);
+    while inputs < TURN_INPUTS && bytes < TURN_BYTES {
+        let Some(input) = inbox.pop_front() else {
+            break;
+        };
+        inputs += 1;
+        bytes += input.committed_bytes();
         match input {
             // The permit is given back when the event was handled.
             ExecutionInput::Client(event, _permit) => execution.handle_client(now, event),
@@ -213,6 +236,9 @@ pub(crate) fn execution_turn(
         }
     }
     turn.progress = execution.step(now, plugins);
+    if !inbox.is_empty() {
+        turn.progress = Progress::More;
+    }
     actions.extend(std::iter::from_fn(|| execution.poll_action()));
     turn
 }
@@ -230,7 +256,7 @@ pub(crate) struct ExecutionThread {
 impl ExecutionThread {
     /// Runs until it is told to stop, or the state is wrong.
     pub(crate) fn run(mut self) {
-        let mut inbox = Vec::new();
+        let mut inbox = VecDeque::new();
         let mut progress = Progress::Idle;
         while self.receive(progress, &mut inbox) {
             let Some((output, next)) = self.turn(&mut inbox) else {
@@ -246,9 +272,10 @@ impl ExecutionThread {
     /// Makes turns on the caller's thread until there is nothing to do: for
     /// [`ThreadLayout::Merged`]. False once the member stops.
     pub(crate) fn run_inline(&mut self, mut carry_out: impl FnMut(TurnOutput)) -> bool {
+        let mut inbox = VecDeque::new();
         let mut progress = Progress::More;
         while progress == Progress::More || !self.input.is_empty() {
-            let mut inbox: Vec<_> = self.input.try_iter().flatten().collect();
+            inbox.extend(self.input.try_iter().flatten());
             let Some((output, next)) = self.turn(&mut inbox) else {
                 return false;
             };
@@ -264,7 +291,7 @@ impl ExecutionThread {
     }
 
     /// One turn: what it sends, and whether there is more to do. None once the member stops.
-    fn turn(&mut self, inbox: &mut Vec<ExecutionInput>) -> Option<(TurnOutput, Progress)> {
+    fn turn(&mut self, inbox: &mut VecDeque<ExecutionInput>) -> Option<(TurnOutput, Progress)> {
         let now = clock::now();
         self.view.begin_turn(now.tick);
         let mut actions = Vec::new();
@@ -284,7 +311,7 @@ impl ExecutionThread {
 
     /// Takes all inputs there are; waits for one, or for the machine's timeout, if it is idle.
     /// False once nobody can send any more.
-    fn receive(&self, progress: Progress, inbox: &mut Vec<ExecutionInput>) -> bool {
+    fn receive(&self, progress: Progress, inbox: &mut VecDeque<ExecutionInput>) -> bool {
         if progress == Progress::Idle {
             let wait = self.execution.poll_timeout().map_or(IDLE, |due| {
                 let micros = due.0.saturating_sub(clock::now().tick.0);

@@ -14,6 +14,8 @@ pub(crate) struct Stalls {
     longest_ms: u64,
     /// What the log has not reported as durable, and since when it has it.
     persisting: BTreeMap<PersistId, Tick>,
+    /// What stalls, and since when: an operator is told once of each.
+    told: BTreeMap<Stall, Tick>,
 }
 
 impl Stalls {
@@ -21,6 +23,7 @@ impl Stalls {
         Self {
             longest_ms: election_timeout_ms,
             persisting: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -48,12 +51,33 @@ impl Stalls {
             (oldest, Stall::Disk),
             (execution_busy_since, Stall::Execution),
         ] {
-            let Some(since) = since else { continue };
-            let millis = now.millis_since(since);
-            if millis > self.longest_ms {
-                tracing::warn!(?stall, millis, "this member stalls");
+            let stalls = since.filter(|since| now.millis_since(*since) > self.longest_ms);
+            if stalls.is_some() {
                 inbox.push(ConsensusInput::Stall(stall));
             }
+            self.tell(stall, now, stalls);
+        }
+    }
+
+    fn tell(&mut self, stall: Stall, now: Tick, stalls: Option<Tick>) {
+        match (self.told.get(&stall).copied(), stalls) {
+            (None, Some(since)) => {
+                tracing::warn!(
+                    ?stall,
+                    millis = now.millis_since(since),
+                    "this member stalls"
+                );
+                self.told.insert(stall, since);
+            }
+            (Some(since), None) => {
+                tracing::warn!(
+                    ?stall,
+                    millis = now.millis_since(since),
+                    "this member goes on"
+                );
+                self.told.remove(&stall);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
         }
     }
 }
