@@ -41,6 +41,7 @@
 
 pub mod context;
 pub mod description;
+pub mod detector;
 pub mod event;
 pub mod host;
 pub mod ids;
@@ -56,6 +57,9 @@ pub mod testing;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod wasm;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod wasm_detector;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod wasm_rebalancer;
@@ -97,6 +101,22 @@ macro_rules! export_rebalancer {
             type Component = $crate::wasm_rebalancer::Component<$policy>;
             $crate::wasm_rebalancer::export_rebalancer_component!(
                 Component with_types_in $crate::wasm_rebalancer::bindings
+            );
+        };
+    };
+}
+
+/// Makes a [`detector::FailureDetector`] the component's export. Natively it says nothing.
+///
+/// One crate exports one policy, and is built as a `cdylib` for `wasm32-unknown-unknown`.
+#[macro_export]
+macro_rules! export_failure_detector {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Component = $crate::wasm_detector::Component<$policy>;
+            $crate::wasm_detector::export_detector_component!(
+                Component with_types_in $crate::wasm_detector::bindings
             );
         };
     };
