@@ -9,11 +9,13 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The cargo profile in the workspace's `Cargo.toml`.
 const PROFILE: &str = "guest";
-/// Packages of guests, and the names of their components. What only tests install has a folder of
-/// its own, so that `folkmoot dev --plugins target/guests` finds the standard plugins alone.
-const GUESTS: [(&str, &str); 3] = [
+/// Packages of guests, and the names of their components. Policies, and what only tests install, have
+/// folders of their own, so that `folkmoot dev --plugins target/guests` finds the recipes alone.
+const GUESTS: [(&str, &str); 5] = [
     ("folkmoot-lock", "lock"),
     ("folkmoot-counter", "counter"),
+    ("folkmoot-fixed-timeout", "policies/fixed-timeout"),
+    ("folkmoot-phi-accrual", "policies/phi-accrual"),
     ("folkmoot-guests", "for-tests/hostile"),
 ];
 
@@ -46,8 +48,10 @@ pub(crate) fn build_guests() -> Result<PathBuf, GuestsError> {
     }
     run(&mut build)?;
     let folder = target.join("guests");
-    let for_tests = folder.join("for-tests");
-    fs::create_dir_all(&for_tests).map_err(|error| file_error(&for_tests, &error))?;
+    for below in ["policies", "for-tests"] {
+        let below = folder.join(below);
+        fs::create_dir_all(&below).map_err(|error| file_error(&below, &error))?;
+    }
     for (package, name) in GUESTS {
         let file = format!("{}.wasm", package.replace('-', "_"));
         let module = target.join(TARGET).join(PROFILE).join(file);
