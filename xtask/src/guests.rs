@@ -11,12 +11,16 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "guest";
 /// Packages of guests, and the names of their components. Policies, and what only tests install, have
 /// folders of their own, so that `folkmoot dev --plugins target/guests` finds the recipes alone.
-const GUESTS: [(&str, &str); 5] = [
+const GUESTS: [(&str, &str); 9] = [
     ("folkmoot-lock", "lock"),
     ("folkmoot-counter", "counter"),
     ("folkmoot-fixed-timeout", "policies/fixed-timeout"),
     ("folkmoot-phi-accrual", "policies/phi-accrual"),
     ("folkmoot-guests", "for-tests/hostile"),
+    ("folkmoot-sticky-balanced", "policies/sticky-balanced"),
+    ("folkmoot-rendezvous", "policies/rendezvous"),
+    ("folkmoot-bounded-load", "policies/bounded-load"),
+    ("folkmoot-load-aware", "policies/load-aware"),
 ];
 
 /// Why there are no guests. The text says what to do.

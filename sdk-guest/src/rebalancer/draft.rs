@@ -38,17 +38,19 @@ pub struct Held {
 }
 
 impl<'a> Draft<'a> {
-    /// Keeps every replica that may stay where it is, and counts a move that is under way as done.
+    /// Keeps every replica that may stay where it is, counts a move that is under way as done, and
+    /// puts what is pinned where it must be.
     #[must_use]
     pub fn keep(input: &'a Input) -> Self {
         let mut draft = Self::empty(input);
         for (row, members) in currents(input).iter() {
             draft.keep_some(row, members.iter().copied());
         }
+        draft.place_pinned();
         draft
     }
 
-    /// Keeps nothing, but what is frozen.
+    /// Keeps nothing but what is frozen, and puts what is pinned where it must be.
     #[must_use]
     pub fn from_scratch(input: &'a Input) -> Self {
         let mut draft = Self::empty(input);
@@ -56,7 +58,20 @@ impl<'a> Draft<'a> {
             let members = partition.replicas.iter().map(|replica| replica.member);
             draft.keep_some(partition.row, members);
         }
+        draft.place_pinned();
         draft
+    }
+
+    /// Puts what is pinned where it must be, before anything else gets there.
+    fn place_pinned(&mut self) {
+        for partition in self.input.partitions() {
+            let Some(pin) = partition.pin.filter(|_| self.waits_for_pin(&partition)) else {
+                continue;
+            };
+            if !self.retain(partition.row, pin) && self.can_place(partition.row, pin) {
+                self.add(partition.row, pin);
+            }
+        }
     }
 
     fn keep_some(&mut self, partition: PartitionRow, members: impl Iterator<Item = MemberRow>) {
@@ -105,18 +120,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the partition could do with another replica. What is frozen lacks none while it has
-    /// any.
+    /// any, and what is pinned while its member can not have it.
     #[must_use]
     pub fn lacks(&self, partition: PartitionRow) -> bool {
         let spec = self.input.partition(partition);
         let has = self.targets[partition].len();
-        has < spec.copies as usize && !(spec.frozen && has > 0)
-    }
-
-    /// Whether its replicas may be moved.
-    #[must_use]
-    pub fn movable(&self, partition: PartitionRow) -> bool {
-        !self.input.partition(partition).frozen
+        has < spec.copies as usize && !(spec.frozen && has > 0) && !self.waits_for_pin(&spec)
     }
 
     /// Members that could get a replica of the partition.
@@ -140,6 +149,7 @@ impl<'a> Draft<'a> {
         let spec = self.input.partition(partition);
         !spec.frozen
             && spec.pin != Some(from)
+            && !self.waits_for_pin(&spec)
             && self.input.members()[to].takes()
             && self.fits(&spec, to, Some(from))
     }
@@ -218,11 +228,11 @@ impl<'a> Draft<'a> {
             self.keep_drained(&partition);
             let target = &self.targets[partition.row];
             let missing = u64::from(partition.copies).saturating_sub(target.len() as u64);
-            if missing > 0 {
-                let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+            let waits = self.waits_for_pin(&partition);
+            if missing > 0 || waits {
+                let missing = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
                 plan.leave_unplaced(partition.row, missing, self.why_unplaced(&partition));
             }
-            let waits = self.waits_for_pin(&partition);
             if waits || target.is_empty() || is_as_it_is(&partition, target) {
                 continue;
             }
@@ -263,9 +273,10 @@ impl<'a> Draft<'a> {
         for replica in partition.replicas {
             let member = &self.input.members()[replica.member];
             let drains = member.liveness == Liveness::Live && member.intent == Intent::Drain;
-            let lacks = (self.targets[partition.row].len() as u64) < u64::from(partition.copies);
-            if drains && lacks && self.fits(partition, replica.member, None) {
+            let room = self.room(partition, replica.member) > 0;
+            if drains && room && self.fits(partition, replica.member, None) {
                 self.add(partition.row, replica.member);
+                self.settle_leader(partition.row);
             }
         }
     }
@@ -302,10 +313,19 @@ impl<'a> Draft<'a> {
             && has_room(&there.capacity, &held.weights, &spec.weights)
             && spec.allows(member)
             && !members.contains(&member)
-            && self.zone_has_room(spec, self.input.zone(member), from)
+            && self.zone_is_open(spec.row, self.input.zone(member), from)
     }
 
-    fn zone_has_room(&self, spec: &Partition, zone: ZoneRow, from: Option<MemberRow>) -> bool {
+    /// Whether the zone could have one more replica of the partition, or one instead of that at
+    /// `from`.
+    #[must_use]
+    pub fn zone_is_open(
+        &self,
+        partition: PartitionRow,
+        zone: ZoneRow,
+        from: Option<MemberRow>,
+    ) -> bool {
+        let spec = &self.input.partition(partition);
         if spec.copies < 2 {
             return true;
         }
@@ -349,9 +369,20 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Keeps one replica where it is, if it may stay beside those that are kept already.
+    pub fn retain(&mut self, partition: PartitionRow, member: MemberRow) -> bool {
+        let replicas = self.input.partition(partition).replicas;
+        let has = replicas.iter().any(|replica| replica.member == member);
+        let keep = has && self.may_keep(partition, member);
+        if keep {
+            self.add(partition, member);
+        }
+        keep
+    }
+
     /// Has the pinned member lead; else the present leader, unless it is away and a ready replica
     /// is not.
-    fn settle_leader(&mut self, partition: PartitionRow) {
+    pub fn settle_leader(&mut self, partition: PartitionRow) {
         let spec = self.input.partition(partition);
         let live = |row: MemberRow| self.input.members()[row].liveness == Liveness::Live;
         let ready = |row: MemberRow| {

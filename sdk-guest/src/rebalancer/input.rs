@@ -9,8 +9,12 @@ use crate::table::{NONE, Table, TableError, table};
 /// Kinds of weight and capacity, such as memory and requests.
 pub const DIMENSIONS: usize = 4;
 
-/// A weight or a capacity in each dimension; 0 and [`u64::MAX`] in those that are not used.
+/// A weight or a capacity in each dimension; 0 and [`u64::MAX`] in those that are not used. A
+/// weight is at most [`WEIGHT_MAX`].
 pub type Weights = [u64; DIMENSIONS];
+
+/// The greatest weight, so that the sum of a million of them fits 63 bits.
+pub const WEIGHT_MAX: u64 = 1 << 42;
 
 const WEIGHTS: [&str; DIMENSIONS] = ["weight", "weight-2", "weight-3", "weight-4"];
 const CAPACITIES: [&str; DIMENSIONS] = ["capacity", "capacity-2", "capacity-3", "capacity-4"];
@@ -521,6 +525,10 @@ fn read_partitions(table: &Table, members: u32) -> Result<Vec<PartitionSpec>, Ta
     let keys = table.column::<u64>("key")?;
     let copies = table.column::<u32>("replicas")?;
     let weights = weights(table, WEIGHTS, 0)?;
+    let heavy = |weights: &Weights| weights.iter().any(|weight| *weight > WEIGHT_MAX);
+    if let Some(row) = weights.iter().position(heavy) {
+        return Err(TableError::bad_value("partitions", "weight", row));
+    }
     let loads = table.optional::<f64>("load")?;
     let ages = numbers(table, "load-age", u64::MAX)?;
     let costs = numbers(table, "move-cost", 1)?;

@@ -36,14 +36,16 @@
 //! ```
 
 mod draft;
+mod hash;
 mod input;
 mod plan;
 mod rows;
 
 pub use draft::{Draft, Held};
+pub use hash::mix;
 pub use input::{
     DIMENSIONS, Input, Intent, Liveness, Load, Member, Mode, Move, MoveState, Partition,
-    PartitionSpec, Replica, Request, Role, Weights,
+    PartitionSpec, Replica, Request, Role, WEIGHT_MAX, Weights,
 };
 pub use plan::{Assignment, Plan, Score, Unplaced};
 pub use rows::{Each, MemberRow, PartitionRow, Row, ZoneRow};
@@ -55,7 +57,7 @@ use crate::rejection::Rejection;
 pub mod prelude {
     pub use super::{
         Draft, Each, Input, Intent, Liveness, Member, MemberRow, Mode, Partition, PartitionRow,
-        Plan, Rebalancer, Row, ZoneRow,
+        Plan, Rebalancer, Row, ZoneRow, mix,
     };
     pub use crate::policy::{PolicyDescription, configuration};
     pub use crate::rejection::Rejection;

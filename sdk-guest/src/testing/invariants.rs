@@ -33,7 +33,7 @@ pub fn violations(input: &Input, plan: &Plan) -> Vec<String> {
         let target = targets.get(&partition.row).copied();
         check.completeness(&partition, target, unplaced.contains(&partition.row));
     }
-    check.capacities(&targets);
+    check.capacities(&targets, &unplaced);
     check.found
 }
 
@@ -140,12 +140,21 @@ impl Check<'_> {
     }
 
     /// Nobody who gets something has more than it may have.
-    fn capacities(&mut self, targets: &BTreeMap<PartitionRow, &[MemberRow]>) {
+    ///
+    /// What is told to be unplaced and stays where it may not be does not count: it waits there for
+    /// a place.
+    fn capacities(
+        &mut self,
+        targets: &BTreeMap<PartitionRow, &[MemberRow]>,
+        unplaced: &BTreeSet<PartitionRow>,
+    ) {
         let members = self.input.members();
         let mut sums = crate::rebalancer::Each::filled(members.len(), ([0_u64; 4], 0_u32, false));
         for partition in self.input.partitions() {
             let had: Vec<MemberRow> = partition.replicas.iter().map(|it| it.member).collect();
-            let target = targets.get(&partition.row).copied().unwrap_or(&had);
+            let waits = unplaced.contains(&partition.row);
+            let stays = if waits { &[] } else { had.as_slice() };
+            let target = targets.get(&partition.row).copied().unwrap_or(stays);
             for member in target {
                 let (weights, count, gets) = &mut sums[*member];
                 for (sum, weight) in weights.iter_mut().zip(partition.weights) {

@@ -1,0 +1,20 @@
+//! Whatever happens to a cluster, plans are legal and settle.
+
+#[path = "../../../sdk-guest/tests/stories/mod.rs"]
+mod stories;
+
+use folkmoot_load_aware::LoadAware;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn plans_are_legal_and_settle(story in stories::story()) {
+        stories::tell(&story, &LoadAware::default());
+    }
+}
