@@ -5,6 +5,7 @@ use folkmoot_core::log::OpId;
 use folkmoot_proto::MemberId;
 use folkmoot_proto::peer::PeerMessage;
 
+use crate::carriage::carried;
 use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::history::History;
@@ -92,6 +93,7 @@ impl Ctx {
         pair: (MemberId, MemberId),
         message: PeerMessage,
     ) {
+        let message = carried(&message);
         for (at, parcel) in self.network.send(self.now, stream, pair, message) {
             self.queue.push(at, Happening::Parcel(parcel));
         }
@@ -120,6 +122,11 @@ impl Ctx {
         let Some(client) = self.wires.wire(connection).map(|wire| wire.client) else {
             return;
         };
+        let down = match down {
+            Down::Frame(stream, frame) => Down::Frame(stream, carried(&frame)),
+            Down::Control(reply) => Down::Control(carried(&reply)),
+            other => other,
+        };
         if let Some(at) = self.wires.down(self.now, connection, stream) {
             self.queue
                 .push(at, Happening::Down(client, connection, down));
@@ -128,6 +135,10 @@ impl Ctx {
 
     /// Sends to a client's member.
     pub(crate) fn send_up(&mut self, connection: ConnectionId, up: Up) {
+        let up = match up {
+            Up::Frame(stream, frame) => Up::Frame(stream, carried(&frame)),
+            other => other,
+        };
         if let Some(at) = self.wires.up(self.now, connection, &up) {
             self.queue.push(at, Happening::Up(connection, up));
         }

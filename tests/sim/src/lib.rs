@@ -13,6 +13,7 @@
 )]
 #![allow(dead_code, reason = "what whole members need is there before they are")]
 
+mod carriage;
 mod client;
 mod clock;
 mod ctx;
