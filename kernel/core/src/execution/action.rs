@@ -31,6 +31,9 @@ pub struct ExecutionConfig {
     pub touch_round_ms: u64,
     /// State hashes are taken at each multiple of this index (rule R27).
     pub hash_interval: u64,
+    /// Bytes of changed state that a checkpoint has not taken, beyond which no more entries are
+    /// asked for (rule R26).
+    pub dirty_bytes_max: usize,
 }
 
 impl ExecutionConfig {
@@ -44,6 +47,8 @@ impl ExecutionConfig {
             queue_requests_max: 64 * 1024,
             touch_round_ms: 50,
             hash_interval: 1024,
+            // Eight times what has a checkpoint begin.
+            dirty_bytes_max: 256 * 1024 * 1024,
         }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use folkmoot_proto::client::{ClientFrame, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{Digest, MemberId, Now, SessionId, Tick};
+use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
 use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
@@ -241,6 +241,15 @@ impl Execution {
     /// applied by the machine alone.
     pub fn state_mut(&mut self) -> &mut State {
         self.speculative_mut().base_mut()
+    }
+
+    /// The last entry that is applied, for consensus' `handle_applied`. None as long as the next
+    /// checkpoint would have too much to write (rule R26): what is committed waits in the log then,
+    /// and is not lost from there.
+    #[must_use]
+    pub fn has_room_behind(&self) -> Option<LogIndex> {
+        let has_room = self.state().dirty_bytes() < self.config.dirty_bytes_max;
+        has_room.then_some(self.state().position().index)
     }
 
     /// What it knows, for operators and invariants.

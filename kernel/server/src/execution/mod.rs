@@ -118,7 +118,7 @@ impl ExecutionQueue {
 #[derive(Debug)]
 pub(crate) struct ExecutionView {
     status: Mutex<ExecutionStatus>,
-    /// The last entry that is applied.
+    /// The last entry that was applied while there was room for more.
     applied: AtomicU64,
     /// Bytes that the next checkpoint would write.
     dirty_bytes: AtomicU64,
@@ -144,7 +144,7 @@ impl ExecutionView {
             .clone()
     }
 
-    /// The last entry that is applied, as of the last turn.
+    /// What consensus is told of how far execution is, as of the last turn.
     pub(crate) fn applied(&self) -> LogIndex {
         LogIndex(self.applied.load(Ordering::Relaxed))
     }
@@ -168,8 +168,9 @@ impl ExecutionView {
 
     fn end_turn(&self, execution: &Execution) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = execution.status();
-        let applied = execution.state().position().index;
-        self.applied.store(applied.0, Ordering::Relaxed);
+        if let Some(applied) = execution.has_room_behind() {
+            self.applied.store(applied.0, Ordering::Relaxed);
+        }
         let dirty_bytes = execution.state().dirty_bytes() as u64;
         self.dirty_bytes.store(dirty_bytes, Ordering::Relaxed);
         self.busy_since.store(0, Ordering::Relaxed);

@@ -50,6 +50,7 @@ pub(super) struct Birth<'a> {
     pub(super) bootstrap: &'a Bytes,
     pub(super) queue_requests: usize,
     pub(super) batches_in_flight: usize,
+    pub(super) dirty_bytes: usize,
 }
 
 impl Engine {
@@ -82,6 +83,7 @@ impl Engine {
         config.hash_interval = 64;
         config.queue_requests_max = birth.queue_requests;
         config.batches_in_flight_max = birth.batches_in_flight;
+        config.dirty_bytes_max = birth.dirty_bytes;
         Ok(Self::Real(Box::new(RealEngine {
             execution: Execution::new(config, state, birth.seed, birth.now),
             runtime: NativeRuntime::new(Dice::new(birth.seed, "plugins"), birth.guests),
@@ -156,6 +158,14 @@ impl Engine {
                     hash: state.state_hash(),
                 }
             }
+        }
+    }
+
+    /// What consensus is told of how far it is; none while a checkpoint has to come first.
+    pub(super) fn has_room_behind(&self) -> Option<LogIndex> {
+        match self {
+            Self::Plain(plain) => Some(plain.meta().index),
+            Self::Real(real) => real.execution.has_room_behind(),
         }
     }
 

@@ -149,17 +149,29 @@ impl Member {
                 return Err(Violation::new("warm_as_fresh", difference));
             }
         }
-        let told = std::mem::replace(&mut process.told_applied, applied.index);
         let due = process.checkpointed.0 + self.personality.checkpoint_every;
-        if applied.index.0 >= due && process.checkpoint.is_none() && !process.installing {
+        let is_due = applied.index.0 >= due || engine.has_room_behind().is_none();
+        if is_due && process.checkpoint.is_none() && !process.installing {
             process.checkpointed = applied.index;
             process.checkpoint = Some(engine.checkpoint());
             self.later(ctx, 20_000, ToExecution::CheckpointDone);
         }
-        if told != applied.index {
-            self.give_network(ctx, ToNetwork::Applied(applied.index));
-        }
+        self.tell_applied(ctx);
         Ok(())
+    }
+
+    /// Tells consensus how far execution is, if it takes more.
+    fn tell_applied(&mut self, ctx: &mut Ctx) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let has_room = process.engine.as_ref().and_then(Engine::has_room_behind);
+        if let Some(index) = has_room
+            && index != process.told_applied
+        {
+            process.told_applied = index;
+            self.give_network(ctx, ToNetwork::Applied(index));
+        }
     }
 
     fn checkpoint_done(&mut self, ctx: &mut Ctx) {

@@ -218,6 +218,8 @@ struct Personality {
     cache_bytes: usize,
     /// Bytes of entries that execution may be given and not have applied.
     unapplied_bytes: usize,
+    /// Bytes of state that may have changed since a checkpoint.
+    dirty_bytes: usize,
     /// Typical microseconds of a sync of the model log.
     sync: u64,
     /// Inputs that consensus takes in one turn. Execution takes all there are, since it must have
@@ -245,6 +247,7 @@ impl Member {
             network_inputs: dice.pick(&[1_000, 1_000, 1, 4]).copied().unwrap_or(1_000),
             queue_requests: dice.pick(&[65_536, 65_536, 4]).copied().unwrap_or(65_536),
             batches_in_flight: dice.pick(&[2, 2, 1, 5]).copied().unwrap_or(2),
+            dirty_bytes: dice.pick(&[16, 64, 1024]).copied().unwrap_or(1024) * 1024,
             unapplied_bytes: dice.pick(&[2, 8, 256]).copied().unwrap_or(256) * 1024,
         };
         Self {

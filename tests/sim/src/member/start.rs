@@ -254,6 +254,7 @@ impl Member {
             bootstrap: &self.bootstrap,
             queue_requests: self.personality.queue_requests,
             batches_in_flight: self.personality.batches_in_flight,
+            dirty_bytes: self.personality.dirty_bytes,
         };
         Engine::load(&birth, &self.store)
             .map_err(|reason| Violation::new("recovery", format!("member {}: {reason}", self.id)))

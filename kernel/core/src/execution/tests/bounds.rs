@@ -8,7 +8,7 @@ use folkmoot_proto::client::{
 use folkmoot_proto::limits::{BATCH_BYTES_TARGET, FRAME_BYTES_MAX};
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
-use folkmoot_proto::{Digest, ReadId, RequestId, Ticket, frame};
+use folkmoot_proto::{Digest, LogIndex, ReadId, RequestId, Ticket, frame};
 
 use super::clients::{Client, create, replies};
 use super::cluster::{Cluster, Proposals, member};
@@ -32,6 +32,32 @@ fn call_with(mount: &str, operation: &str, payload: Vec<u8>) -> Operation {
         operation: operation.to_owned(),
         payload,
     }
+}
+
+/// R26: what has changed since the last checkpoint has a limit, at which no more entries are asked
+/// for until it is taken.
+#[test]
+fn r26_a_checkpoint_that_falls_behind_holds_entries_back() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    cluster.member(member(1)).execution.config.dirty_bytes_max = 50_000;
+    for _ in 0..20 {
+        let before = cluster.member(member(1)).execution.has_room_behind();
+        assert_eq!(before, Some(LogIndex(cluster.log.len() as u64)));
+        cluster.send(&mut client, value("/v", 2000));
+        cluster.run();
+    }
+    for _ in 0..10 {
+        cluster.send(&mut client, value("/v", 2000));
+        cluster.run();
+    }
+    let execution = &mut cluster.member(member(1)).execution;
+    assert_eq!(execution.has_room_behind(), None);
+    assert!(!execution.state_mut().take_delta().changes.is_empty());
+    assert_eq!(
+        execution.has_room_behind(),
+        Some(execution.state().position().index)
+    );
 }
 
 /// A transaction of 4 MB comes behind others that have begun to fill a batch.
