@@ -104,24 +104,47 @@ pub struct BadLimit {
 }
 
 impl Limits {
-    /// Whether the protocol can keep these limits: a transaction fits a frame with its envelope and
-    /// the frames of other entries behind it, a value fits a transaction.
+    /// Whether the protocol can keep these limits, and a cluster works with them: a transaction fits
+    /// a frame with its envelope and the frames of other entries behind it, a value fits a
+    /// transaction, a component fits among all, and there is room for one of each.
     ///
     /// # Errors
     ///
     /// The first limit that it can not keep.
     pub fn check(&self) -> Result<(), BadLimit> {
         let txn_max = (FRAME_BYTES_MAX - FRAME_ENVELOPE_BYTES) as u64;
-        let txn = u64::from(self.txn_bytes_max);
+        let txn = self.txn_bytes_max;
+        let timeout_max = self.session_timeout_max_ms;
+        let bounded = |name, actual: u32, min, max| (name, u64::from(actual), min, max);
+        let some = |name, actual: u32| bounded(name, actual, 1, u64::from(u32::MAX));
         let known = [
-            ("txn_bytes_max", txn, 16 * 1024, txn_max),
-            ("value_bytes_max", u64::from(self.value_bytes_max), 1, txn),
-            (
+            bounded("txn_bytes_max", txn, 16 * 1024, txn_max),
+            bounded("value_bytes_max", self.value_bytes_max, 1, u64::from(txn)),
+            some("session_timeout_max_ms", timeout_max),
+            bounded(
                 "session_timeout_min_ms",
-                u64::from(self.session_timeout_min_ms),
+                self.session_timeout_min_ms,
                 1,
-                u64::from(self.session_timeout_max_ms),
+                u64::from(timeout_max),
             ),
+            some("session_replies_max", self.session_replies_max),
+            some("session_reply_bytes_max", self.session_reply_bytes_max),
+            some("session_ephemerals_max", self.session_ephemerals_max),
+            some("session_waits_max", self.session_waits_max),
+            some("session_watches_max", self.session_watches_max),
+            some("sessions_max", self.sessions_max),
+            some("views_max", self.views_max),
+            some("watcher_bytes_max", self.watcher_bytes_max),
+            some("watch_history_bytes_max", self.watch_history_bytes_max),
+            bounded(
+                "component_bytes_max",
+                self.component_bytes_max,
+                1,
+                self.components_bytes_max,
+            ),
+            some("mounts_max", self.mounts_max),
+            some("mount_events_max", self.mount_events_max),
+            some("mount_timers_max", self.mount_timers_max),
         ];
         for (name, actual, min, max) in known {
             if actual < min || actual > max {
@@ -159,5 +182,53 @@ impl Default for Limits {
             mount_events_max: 10_000,
             mount_timers_max: 10_000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_kept() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    /// A limit of 0 would turn everything of its kind away, each limit in its turn.
+    #[test]
+    fn a_limit_of_nothing_is_refused() {
+        let limits = serde_json::to_value(Limits::default()).expect("plain numbers");
+        let names = limits.as_object().expect("an object").keys();
+        for name in names {
+            let mut limits = limits.clone();
+            limits[name] = 0.into();
+            let limits: Limits = serde_json::from_value(limits).expect("plain numbers");
+            let refused = limits.check().expect_err(name);
+            // That a component does not fit among none is said of the component.
+            assert_eq!(
+                refused.name.replace("component_", "components_"),
+                name.replace("component_", "components_")
+            );
+        }
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused() {
+        let refused = |limits: Limits| limits.check().map_err(|refused| refused.name);
+        let limits = Limits {
+            session_timeout_min_ms: 300_001,
+            ..Limits::default()
+        };
+        assert_eq!(refused(limits), Err("session_timeout_min_ms"));
+        let limits = Limits {
+            components_bytes_max: 1024,
+            ..Limits::default()
+        };
+        assert_eq!(refused(limits), Err("component_bytes_max"));
+        let limits = Limits {
+            value_bytes_max: 4 * 1024 * 1024 + 1,
+            ..Limits::default()
+        };
+        assert_eq!(refused(limits), Err("value_bytes_max"));
     }
 }
