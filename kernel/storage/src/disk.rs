@@ -29,6 +29,9 @@ use crate::aligned::AlignedBuffer;
 /// writes.
 const ZEROS_BYTES: usize = 1024 * 1024;
 
+/// Said where the thread beside is gone, which ends with its disk alone.
+pub(crate) const KEEPER_ENDED: &str = "the thread for the log's files ended before its disk did";
+
 /// The outcome of an operation.
 pub(crate) type Done = (OpId, Result<(), DiskError>);
 
@@ -97,8 +100,14 @@ impl FileDisk {
         }
         match self.from_keeper.recv() {
             Ok(done) => done,
-            Err(_) => panic!("the thread for the log's files ended while its disk is there"),
+            Err(_) => panic!("{KEEPER_ENDED}"),
         }
+    }
+
+    /// As if the thread beside had panicked.
+    #[cfg(test)]
+    pub(crate) fn lose_keeper(&mut self) {
+        self.from_keeper = crossbeam_channel::bounded(0).1;
     }
 
     fn write(&mut self, file: LogFile, offset: u64, data: &[u8]) -> Result<(), DiskError> {

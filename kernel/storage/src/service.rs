@@ -13,7 +13,7 @@ use folkmoot_core::log::{
 };
 use folkmoot_proto::LogIndex;
 
-use crate::disk::{FileDisk, sync_folder};
+use crate::disk::{FileDisk, KEEPER_ENDED, sync_folder};
 
 /// Commands that are taken before the disk has its turn, so that a write does not wait for a queue
 /// that is filled as fast as it is emptied. More than one network turn sends at once.
@@ -253,10 +253,9 @@ impl LogService {
                     }
                     Err(_) => open = false,
                 },
-                recv(self.disk.kept()) -> ended => {
-                    if let Ok((id, result)) = ended {
-                        self.log.handle_done(id, result)?;
-                    }
+                recv(self.disk.kept()) -> ended => match ended {
+                    Ok((id, result)) => self.log.handle_done(id, result)?,
+                    Err(_) => panic!("{KEEPER_ENDED}"),
                 }
             }
         }
@@ -320,5 +319,47 @@ impl LogService {
             }),
             LogCommand::Compact { up_to } => self.log.compact(up_to),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use folkmoot_proto::{ClusterId, Incarnation, MemberId};
+
+    use super::*;
+    use crate::FjallStore;
+
+    /// A thread that turned round and round without it would neither write a segment nor end.
+    #[test]
+    fn the_log_ends_with_the_thread_for_its_files() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = FjallStore::open(&folder.path().join("checkpoint")).expect("a store");
+        let config = LogConfig {
+            cluster: ClusterId([1; 16]),
+            member: MemberId(1),
+            incarnation: Incarnation(2),
+            segment_bytes: 256 * 1024,
+            recent_bytes_max: 0,
+        };
+        let origin = Some(LogOrigin::Bootstrap);
+        let (mut log, _) =
+            LogService::open(&folder.path().join("log"), config, origin, 1, &mut store)
+                .expect("a log");
+        log.disk.lose_keeper();
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (runs, ended) = crossbeam_channel::bounded::<()>(0);
+        let thread = std::thread::spawn(move || {
+            let _runs = runs;
+            log.run(&inbox, |_| {})
+        });
+        let patience = ended.recv_timeout(Duration::from_secs(20));
+        assert_eq!(
+            patience,
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+        );
+        assert!(thread.join().is_err(), "it says so with a panic");
+        drop(commands);
     }
 }
