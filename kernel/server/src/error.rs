@@ -180,9 +180,21 @@ pub enum RunError {
     /// Something did not end in time after the member was told to stop.
     #[error("the member did not stop in time: a write to its disk is stuck")]
     Stuck,
+    /// An endpoint accepts nobody any more, though nobody closed it.
+    #[error("the socket for {what} failed and the member stopped; the log says how")]
+    Socket {
+        /// `peers` or `clients`.
+        what: &'static str,
+    },
     /// A thread ended with a panic; its text is in the log.
     #[error("the {thread} thread ended with a panic: this is a defect, please report it")]
     Panicked {
+        /// The thread.
+        thread: &'static str,
+    },
+    /// A thread ended and no other had said why.
+    #[error("the {thread} thread ended by itself: this is a defect, please report it")]
+    Ended {
         /// The thread.
         thread: &'static str,
     },

@@ -10,6 +10,7 @@ use folkmoot_host::{
 
 use crate::StartError;
 use crate::execution::{ExecutionInput, ExecutionQueue};
+use crate::fatal::Fatal;
 
 /// What the execution thread has of the plugin host.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ impl Plugins {
         compiler: Compiler,
         component_bytes_max: usize,
         queue: ExecutionQueue,
+        fatal: &Fatal,
     ) -> Result<Self, StartError> {
         let failed = |reason: String| StartError::PluginHost { reason };
         let sandbox = Sandbox::new().map_err(|error| failed(error.to_string()))?;
@@ -32,10 +34,14 @@ impl Plugins {
             .map_err(|error| failed(error.to_string()))?;
         let components = Arc::new(components);
         let runtime = WasmRuntime::new(components.clone(), CallLimits::default());
-        let service = PluginService::start(components, component_bytes_max, move |completion| {
+        // Dropped with the closure, when the service's thread ends.
+        let guard = fatal.guard("plugin-compiler");
+        let on_done = move |completion| {
+            let _guard = &guard;
             queue.send(input(completion).into_iter().collect());
-        })
-        .map_err(|error| failed(error.to_string()))?;
+        };
+        let service = PluginService::start(components, component_bytes_max, on_done)
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Self { runtime, service })
     }
 }

@@ -92,9 +92,22 @@ pub struct Server {
     member: MemberId,
     peer_address: SocketAddr,
     client_address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    stop: Stop,
     threads: Threads,
     fatal: Fatal,
+}
+
+/// Tells the threads to stop when it is dropped.
+#[derive(Debug)]
+struct Stop {
+    fatal: Fatal,
+    _network: oneshot::Sender<()>,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.fatal.stop();
+    }
 }
 
 impl Server {
@@ -129,7 +142,10 @@ impl Server {
             member: threads.member,
             peer_address,
             client_address,
-            stop,
+            stop: Stop {
+                fatal: fatal.clone(),
+                _network: stop,
+            },
             threads,
             fatal,
         })

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::checkpoint::CheckpointQueue;
+use crate::fatal::Fatal;
 use crate::network::{ConsensusInput, NetworkEvent, Own, snapshot};
 use crate::state_access::StateAccess;
 
@@ -17,6 +18,7 @@ pub(crate) struct Snapshots {
     pub(crate) state: StateAccess,
     pub(crate) checkpoints: CheckpointQueue,
     pub(crate) events: mpsc::Sender<NetworkEvent>,
+    pub(crate) fatal: Fatal,
     /// The one that was sent last: one at a time.
     pub(crate) sending: Option<JoinHandle<()>>,
 }
@@ -35,7 +37,7 @@ impl Snapshots {
         };
         tracing::info!(%to, "a snapshot is sent");
         let (own, state, events) = (self.own.clone(), self.state.clone(), self.events.clone());
-        self.sending = Some(tokio::spawn(async move {
+        self.sending = Some(self.fatal.spawn(async move {
             let input = match snapshot::send(connection, &own, term, &state).await {
                 Ok(meta) => {
                     tracing::info!(%to, index = %meta.index, "a snapshot was sent");
@@ -64,7 +66,7 @@ impl Snapshots {
 
     fn tell(&self, input: ConsensusInput) {
         let events = self.events.clone();
-        tokio::spawn(async move {
+        self.fatal.spawn(async move {
             let _ = events.send(NetworkEvent::Consensus(input)).await;
         });
     }

@@ -32,7 +32,7 @@ use crate::snapshots::Snapshots;
 use crate::state_access::StateAccess;
 use crate::tls::Identity;
 use crate::transport::{self, Carries};
-use crate::{CheckpointPolicy, StartError, ThreadLayout, clock};
+use crate::{CheckpointPolicy, RunError, StartError, ThreadLayout, clock};
 
 /// What the threads are made of.
 pub(crate) struct Parts {
@@ -88,6 +88,7 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
         parts.compiler,
         data.bootstrap.limits.component_bytes_max as usize,
         queue.clone(),
+        &fatal,
     )?;
     let state = StateAccess::new(queue.clone());
 
@@ -123,6 +124,7 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
             queue,
             view: view.clone(),
             stop: parts.stopped,
+            fatal: fatal.clone(),
             merged,
         },
     )?;
@@ -171,13 +173,14 @@ fn spawn(
     fatal: &Fatal,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
-    let guard = fatal.guard(name);
+    let fatal = fatal.clone();
     std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(stack_bytes)
         .spawn(move || {
-            let _guard = guard;
+            let _guard = fatal.guard(name);
             body();
+            fatal.ended(RunError::Ended { thread: name });
         })
         .map_err(|source| StartError::Thread { what: name, source })
 }
@@ -248,6 +251,7 @@ struct NetworkParts<'a> {
     queue: ExecutionQueue,
     view: Arc<ExecutionView>,
     stop: oneshot::Receiver<()>,
+    fatal: Fatal,
     merged: Option<ExecutionThread>,
 }
 
@@ -302,8 +306,19 @@ fn build_network(
         consensus: parts.consensus,
         peer_endpoint,
         client_endpoint,
-        peers_context: PeersContext::new(own.clone(), ids, events_in.clone(), sink),
-        clients_context: ClientsContext::new(events_in.clone(), parts.queue.clone(), greeting),
+        peers_context: PeersContext::new(
+            own.clone(),
+            ids,
+            events_in.clone(),
+            sink,
+            parts.fatal.clone(),
+        ),
+        clients_context: ClientsContext::new(
+            events_in.clone(),
+            parts.queue.clone(),
+            greeting,
+            parts.fatal.clone(),
+        ),
         events,
         outputs: parts.outputs,
         inputs: parts.inputs,
@@ -313,11 +328,13 @@ fn build_network(
             state: parts.state,
             checkpoints: parts.checkpoints,
             events: events_in,
+            fatal: parts.fatal.clone(),
             sending: None,
         },
         queue: parts.queue,
         view: parts.view,
         stop: parts.stop,
+        fatal: parts.fatal,
         merged: parts.merged,
         own,
     };
@@ -335,5 +352,30 @@ impl Network {
         self.runtime.block_on(self.thread.run());
         // Name look-ups that still run on the runtime's helpers are not waited for.
         self.runtime.shutdown_background();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end_of(body: fn()) -> Option<RunError> {
+        let fatal = Fatal::default();
+        let thread = spawn("log", STACK_BYTES, &fatal, body).expect("a thread");
+        let _ = thread.join();
+        fatal.take()
+    }
+
+    /// A member goes on with all of its threads or with none.
+    #[test]
+    fn a_thread_that_ends_by_itself_ends_the_member() {
+        assert!(matches!(
+            end_of(|| {}),
+            Some(RunError::Ended { thread: "log" })
+        ));
+        assert!(matches!(
+            end_of(|| panic!("as a defect would")),
+            Some(RunError::Panicked { thread: "log" })
+        ));
     }
 }

@@ -16,7 +16,9 @@ use tokio::task::AbortHandle;
 use super::NetworkEvent;
 use super::close::{Close, close};
 use super::stream::{FrameReader, Outgoing, ReadError};
+use crate::RunError;
 use crate::execution::{ExecutionInput, ExecutionQueue, StreamOutput};
+use crate::fatal::Fatal;
 
 /// Connections of clients to one member.
 const CONNECTIONS_MAX: usize = 16 * 1024;
@@ -98,6 +100,7 @@ pub(crate) struct ClientsContext {
     pub(crate) queue: ExecutionQueue,
     pub(crate) greeting: Arc<Greeting>,
     pub(crate) drained: Drained,
+    fatal: Fatal,
     next_id: Arc<AtomicU64>,
 }
 
@@ -106,12 +109,14 @@ impl ClientsContext {
         events: mpsc::Sender<NetworkEvent>,
         queue: ExecutionQueue,
         greeting: Greeting,
+        fatal: Fatal,
     ) -> Self {
         Self {
             events,
             queue,
             greeting: Arc::new(greeting),
             drained: Drained::default(),
+            fatal,
             next_id: Arc::new(AtomicU64::new(1)),
         }
     }
@@ -134,8 +139,9 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, context: ClientsContext) {
             incoming.refuse();
             continue;
         }
+        let fatal = context.fatal.clone();
         let context = context.clone();
-        tokio::spawn(async move {
+        fatal.spawn(async move {
             let from = incoming.remote_address();
             match incoming.await {
                 Ok(connection) => serve(connection, context).await,
@@ -143,6 +149,8 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, context: ClientsContext) {
             }
         });
     }
+    // A member that can not be reached here, and leads over there, would be worse than none.
+    context.fatal.ended(RunError::Socket { what: "clients" });
 }
 
 async fn serve(connection: quinn::Connection, context: ClientsContext) {
@@ -160,7 +168,7 @@ async fn serve(connection: quinn::Connection, context: ClientsContext) {
             control,
         })
         .await;
-    let control = tokio::spawn(read_control(
+    let control = context.fatal.spawn(read_control(
         connection.clone(),
         id,
         reader,
@@ -205,7 +213,9 @@ async fn greet(
     let _ = send.set_priority(1);
     let control = Outgoing::default();
     let writer = control.clone();
-    tokio::spawn(async move { writer.write(&mut send, |_| {}).await });
+    context
+        .fatal
+        .spawn(async move { writer.write(&mut send, |_| {}).await });
     let _ = control.push_frame(&ControlReply::Welcome {
         cluster: greeting.cluster,
         member: greeting.member,
@@ -257,13 +267,13 @@ async fn open_stream(
     let outgoing = Outgoing::default();
     let writer = outgoing.clone();
     let drained = context.drained.clone();
-    let writing = tokio::spawn(async move {
+    let writing = context.fatal.spawn(async move {
         writer
             .write(&mut send, |bytes| drained.add(stream, bytes))
             .await
     });
     let (begin, begun) = tokio::sync::oneshot::channel();
-    let reading = tokio::spawn({
+    let reading = context.fatal.spawn({
         let (connection, context) = (connection.clone(), context.clone());
         async move {
             // The loop hears of the stream before of its frames.
@@ -543,5 +553,30 @@ impl From<ReadError> for Close {
             },
             false => Self::Gone,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_member_that_accepts_no_more_clients_ends() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let endpoint = quinn::Endpoint::client(any).expect("a loopback port");
+        let greeting = Greeting {
+            cluster: ClusterId([1; 16]),
+            member: MemberId(1),
+            members: Vec::new(),
+        };
+        let (events, _inbox) = mpsc::channel(1);
+        let fatal = Fatal::default();
+        let context = ClientsContext::new(events, ExecutionQueue::new().0, greeting, fatal.clone());
+        endpoint.close(0_u32.into(), b"as when its socket fails");
+        accept(endpoint, context).await;
+        assert!(matches!(
+            fatal.take(),
+            Some(RunError::Socket { what: "clients" })
+        ));
     }
 }

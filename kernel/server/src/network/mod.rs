@@ -26,6 +26,7 @@ use crate::clock;
 use crate::execution::{
     ExecutionInput, ExecutionQueue, ExecutionThread, ExecutionView, TurnOutput,
 };
+use crate::fatal::Fatal;
 use crate::log::LogLink;
 use crate::snapshots::Snapshots;
 
@@ -85,6 +86,7 @@ pub(crate) struct NetworkThread {
     pub(crate) queue: ExecutionQueue,
     pub(crate) view: Arc<ExecutionView>,
     pub(crate) stop: oneshot::Receiver<()>,
+    pub(crate) fatal: Fatal,
     /// Execution, where it has no thread of its own.
     pub(crate) merged: Option<ExecutionThread>,
 }
@@ -94,11 +96,11 @@ impl NetworkThread {
     pub(crate) async fn run(mut self) {
         let peers = peers::Peers::dial(&self.peer_endpoint, &self.members, &self.peers_context);
         let accepting = [
-            tokio::spawn(peers::accept(
+            self.fatal.spawn(peers::accept(
                 self.peer_endpoint.clone(),
                 self.peers_context.clone(),
             )),
-            tokio::spawn(clients::accept(
+            self.fatal.spawn(clients::accept(
                 self.client_endpoint.clone(),
                 self.clients_context.clone(),
             )),

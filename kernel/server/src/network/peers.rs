@@ -20,7 +20,8 @@ use super::NetworkEvent;
 use super::close::{Close, close};
 use super::snapshot::{self, SnapshotSink};
 use super::stream::{FrameReader, Outgoing};
-use crate::tls;
+use crate::fatal::Fatal;
+use crate::{RunError, tls};
 
 /// An attempt to dial is given up after this: the next one asks the name service again, and its
 /// first packet goes out at once.
@@ -62,6 +63,7 @@ pub(crate) struct PeersContext {
     pub(crate) own: Own,
     pub(crate) events: mpsc::Sender<NetworkEvent>,
     pub(crate) snapshots: SnapshotSink,
+    fatal: Fatal,
     /// The streams that are read, one of a purpose from a peer.
     incoming: Arc<Mutex<BTreeMap<(MemberId, bool), AbortHandle>>>,
     members: Arc<Vec<MemberId>>,
@@ -73,11 +75,13 @@ impl PeersContext {
         members: Vec<MemberId>,
         events: mpsc::Sender<NetworkEvent>,
         snapshots: SnapshotSink,
+        fatal: Fatal,
     ) -> Self {
         Self {
             own,
             events,
             snapshots,
+            fatal,
             incoming: Arc::default(),
             members: Arc::new(members),
         }
@@ -135,7 +139,7 @@ impl Peers {
             .filter(|(member, _)| *member != context.own.member)
             .map(|(member, address)| {
                 let link = Arc::new(Link::default());
-                tokio::spawn(keep_linked(
+                context.fatal.spawn(keep_linked(
                     endpoint.clone(),
                     *member,
                     address.clone(),
@@ -302,8 +306,9 @@ async fn open(
 /// Accepts peers until the endpoint is closed.
 pub(crate) async fn accept(endpoint: quinn::Endpoint, context: PeersContext) {
     while let Some(incoming) = endpoint.accept().await {
+        let fatal = context.fatal.clone();
         let context = context.clone();
-        tokio::spawn(async move {
+        fatal.spawn(async move {
             let from = incoming.remote_address();
             match incoming.await {
                 Ok(connection) => serve(connection, context).await,
@@ -311,6 +316,8 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, context: PeersContext) {
             }
         });
     }
+    // A member that can not be reached here, and leads over there, would be worse than none.
+    context.fatal.ended(RunError::Socket { what: "peers" });
 }
 
 async fn serve(connection: quinn::Connection, context: PeersContext) {
@@ -332,7 +339,7 @@ async fn serve(connection: quinn::Connection, context: PeersContext) {
                 Err(_) => return,
             },
         };
-        tokio::spawn(serve_stream(
+        context.fatal.spawn(serve_stream(
             connection.clone(),
             certificate.clone(),
             reader,
@@ -364,7 +371,7 @@ async fn serve_stream(
         }
         (purpose @ (StreamPurpose::Ordered | StreamPurpose::Priority), None) => {
             let ordered = purpose == StreamPurpose::Ordered;
-            let reading = tokio::spawn(read_messages(
+            let reading = context.fatal.spawn(read_messages(
                 connection,
                 from,
                 ordered,
