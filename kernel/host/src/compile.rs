@@ -73,6 +73,17 @@ pub enum CompileError {
     },
 }
 
+impl CompileError {
+    /// Whether it says nothing of the component: another attempt on this machine may succeed.
+    #[must_use]
+    pub fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Refused { .. } => false,
+            Self::Stopped { .. } | Self::Child { .. } | Self::File { .. } => true,
+        }
+    }
+}
+
 /// Compiles in this process.
 pub(crate) fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
     compiling_engine()

@@ -88,6 +88,14 @@ pub enum ExamineError {
     },
 }
 
+impl ExamineError {
+    /// Whether it says nothing of the component: another attempt on this machine may succeed.
+    #[must_use]
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Compile(error) if error.is_of_the_machine())
+    }
+}
+
 /// What a component says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

@@ -35,7 +35,7 @@ pub use engine::Sandbox;
 pub use examine::{ExamineError, Manifest};
 pub use limits::CallLimits;
 pub use runtime::WasmRuntime;
-pub use service::{Completion, PluginService};
+pub use service::{Completion, PluginService, Retries};
 
 /// The stack that a thread needs to call guests.
 pub const STACK_BYTES_MIN: usize = 1024 * 1024;

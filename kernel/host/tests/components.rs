@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
 use folkmoot_host::compile::CompileError;
-use folkmoot_host::{Compiler, Completion, Components, PluginService};
+use folkmoot_host::{Compiler, Completion, Components, ExamineError, PluginService, Retries};
 use folkmoot_proto::Digest;
 use support::{component, sandbox};
 
@@ -44,6 +45,24 @@ fn in_folder(compiler: Compiler, folder: &Path) -> Components {
 fn prepare(components: &Components, bytes: &[u8]) -> Result<(), CompileError> {
     let prepared = components.prepare(Digest::of(bytes), bytes, &|| false);
     prepared.map(|_| ())
+}
+
+/// A service that tries again at once; what it has done goes to `done`.
+fn serve(components: Arc<Components>, done: Sender<Completion>) -> PluginService {
+    let retries = Retries {
+        pause: Duration::from_millis(1),
+        pause_max: Duration::from_millis(2),
+    };
+    PluginService::start(components, 1024 * 1024, retries, move |completion| {
+        // The receiver is there until the end of the test.
+        let _ = done.send(completion);
+    })
+    .expect("a thread")
+}
+
+fn next(done: &Receiver<Completion>) -> Completion {
+    done.recv_timeout(Duration::from_secs(60))
+        .expect("an answer")
 }
 
 /// The one file in the folder that has this extension.
@@ -187,22 +206,14 @@ fn a_compilation_is_stopped() {
 fn the_service_answers_in_order_and_has_components_ready() {
     let components = Arc::new(Components::in_memory(sandbox()));
     let (sender, done) = crossbeam_channel::unbounded();
-    let service = PluginService::start(Arc::clone(&components), 1024 * 1024, move |completion| {
-        // The receiver is there until the end of the test.
-        let _ = sender.send(completion);
-    })
-    .expect("a thread");
+    let service = serve(Arc::clone(&components), sender);
     let counter = Bytes::from(component("counter"));
     let lock = Bytes::from(component("lock"));
     let (counter_digest, lock_digest) = (Digest::of(&counter), Digest::of(&lock));
     service.submit_examine(counter_digest, counter);
     service.submit_compile(lock_digest, lock);
     service.submit_examine(Digest::of(b"x"), Bytes::from_static(b"x"));
-    let next = || {
-        done.recv_timeout(Duration::from_secs(60))
-            .expect("an answer")
-    };
-    match next() {
+    match next(&done) {
         Completion::Examined { digest, result } => {
             assert_eq!(digest, counter_digest);
             let manifest = result.expect("a plugin");
@@ -211,7 +222,7 @@ fn the_service_answers_in_order_and_has_components_ready() {
         }
         other => panic!("the examination comes first, not {other:?}"),
     }
-    match next() {
+    match next(&done) {
         Completion::Compiled { digest, result } => {
             assert_eq!(digest, lock_digest);
             result.expect("it compiles");
@@ -219,11 +230,96 @@ fn the_service_answers_in_order_and_has_components_ready() {
         other => panic!("the compilation comes second, not {other:?}"),
     }
     assert!(matches!(
-        next(),
+        next(&done),
         Completion::Examined { result: Err(_), .. }
     ));
     assert!(components.compiled(counter_digest).is_some());
     assert!(components.compiled(lock_digest).is_some());
     service.submit_forget(lock_digest);
+    drop(service);
+}
+
+/// A compiler that is killed until it has been started `failures` times; the starts are counted in
+/// a file.
+fn killed_at_first(failures: u32, starts: &Path) -> Compiler {
+    let compiler = env!("CARGO_BIN_EXE_folkmoot-compile-component");
+    let starts = starts.display();
+    let script = format!(
+        "echo >> {starts}; [ $(wc -l < {starts}) -gt {failures} ] || kill -9 $$; \
+         exec {compiler} \"$@\""
+    );
+    Compiler::Child {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".into(), script.into(), "compiler".into()],
+    }
+}
+
+fn starts(file: &Path) -> usize {
+    fs::read_to_string(file).expect("a file").lines().count()
+}
+
+#[test]
+fn what_fails_for_a_reason_of_the_machine_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let count = folder.path().join("starts");
+    let counter = Bytes::from(component("counter"));
+    let lock = Bytes::from(component("lock"));
+    let (counter_digest, lock_digest) = (Digest::of(&counter), Digest::of(&lock));
+    let compiler = killed_at_first(3, &count);
+    let components = Arc::new(in_folder(compiler, &folder.path().join("compiled")));
+    let (sender, done) = crossbeam_channel::unbounded();
+    let service = serve(Arc::clone(&components), sender);
+    service.submit_compile(lock_digest, lock);
+    service.submit_examine(counter_digest, counter);
+    for _ in 0..2 {
+        match next(&done) {
+            Completion::Compiled { digest, result } => {
+                assert_eq!(digest, lock_digest);
+                result.expect("the machine is well again");
+            }
+            Completion::Examined { digest, result } => {
+                assert_eq!(digest, counter_digest);
+                result.expect("the machine is well again");
+            }
+        }
+    }
+    assert_eq!(
+        starts(&count),
+        5,
+        "three that were killed, and one for each"
+    );
+    assert!(components.compiled(lock_digest).is_some());
+    drop(service);
+}
+
+#[test]
+fn a_verdict_about_a_component_is_final() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let count = folder.path().join("starts");
+    let mut damaged = component("counter");
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xff);
+    let damaged = Bytes::from(damaged);
+    let compiler = killed_at_first(0, &count);
+    let components = Arc::new(in_folder(compiler, &folder.path().join("compiled")));
+    let (sender, done) = crossbeam_channel::unbounded();
+    let service = serve(components, sender);
+    service.submit_compile(Digest::of(&damaged), damaged.clone());
+    match next(&done) {
+        Completion::Compiled { result, .. } => {
+            let error = result.expect_err("damaged");
+            assert!(!error.is_of_the_machine(), "{error}");
+        }
+        other => panic!("a compilation was asked for, not {other:?}"),
+    }
+    service.submit_examine(Digest::of(&damaged), damaged);
+    match next(&done) {
+        Completion::Examined { result, .. } => {
+            let error = result.expect_err("damaged");
+            assert!(matches!(error, ExamineError::Compile(_)), "{error}");
+        }
+        other => panic!("an examination was asked for, not {other:?}"),
+    }
+    assert_eq!(starts(&count), 2);
     drop(service);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use folkmoot_core::plugin::TxnView;
 use folkmoot_host::{
-    CallLimits, Compiler, Completion, Components, PluginService, Sandbox, WasmRuntime,
+    CallLimits, Compiler, Completion, Components, PluginService, Retries, Sandbox, WasmRuntime,
 };
 
 use crate::StartError;
@@ -40,8 +40,9 @@ impl Plugins {
             let _guard = &guard;
             queue.send(input(completion).into_iter().collect());
         };
-        let service = PluginService::start(components, component_bytes_max, on_done)
-            .map_err(|error| failed(error.to_string()))?;
+        let service =
+            PluginService::start(components, component_bytes_max, Retries::default(), on_done)
+                .map_err(|error| failed(error.to_string()))?;
         Ok(Self { runtime, service })
     }
 }
