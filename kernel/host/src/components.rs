@@ -17,10 +17,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use folkmoot_core::plugin::TxnView;
 use folkmoot_proto::Digest;
+use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::compile::{self, CompileError, Compiler};
-use crate::engine::Sandbox;
+use crate::engine::{Sandbox, compiling_engine};
 use crate::examine::{ExamineError, Manifest, gate};
 use crate::limits::CallLimits;
 use crate::runtime::Guests;
@@ -160,16 +161,20 @@ impl Components {
         bytes: &[u8],
         stop: &dyn Fn() -> bool,
     ) -> Result<Component, CompileError> {
-        if let Some(component) = folder.load(&self.sandbox, digest) {
+        let loaded = folder.load(self.sandbox.engine(), digest);
+        if let Some(Ok(component)) = loaded {
             return Ok(component);
         }
         folder.compile(&self.compiler, digest, bytes, stop)?;
-        folder
-            .load(&self.sandbox, digest)
-            .ok_or_else(|| CompileError::Child {
+        match folder.load(self.sandbox.engine(), digest) {
+            Some(Ok(component)) => Ok(component),
+            // An engine without a pool takes it: it needs more than the pool gives one instance.
+            Some(Err(error)) if folder.is_code(digest) => Err(refused(error)),
+            _ => Err(CompileError::Child {
                 reason: "what it wrote is not code for this process: is it another version?"
                     .to_owned(),
-            })
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Component>> {
@@ -207,8 +212,8 @@ impl Folder {
             .join(format!("{digest}-{:016x}.{extension}", self.engine))
     }
 
-    /// The component, if its code is there and whole.
-    fn load(&self, sandbox: &Sandbox, digest: Digest) -> Option<Component> {
+    /// The component, if its code is there and whole, or why `engine` does not take it.
+    fn load(&self, engine: &Engine, digest: Digest) -> Option<wasmtime::Result<Component>> {
         let code = self.file(digest, "cwasm");
         let sum = fs::read_to_string(self.file(digest, "sum")).ok()?;
         if sum.trim_end() != Digest::of(&fs::read(&code).ok()?).to_string() {
@@ -220,14 +225,16 @@ impl Folder {
             reason = "the file is code that this user's process wrote for this very engine, in a \
                       folder that no other user can write to, and its checksum matches"
         )]
-        let loaded = unsafe { Component::deserialize_file(sandbox.engine(), &code) };
-        match loaded {
-            Ok(component) => Some(component),
-            Err(error) => {
-                tracing::warn!(%digest, "the code of a component can not be loaded: {error:#}");
-                None
-            }
+        let loaded = unsafe { Component::deserialize_file(engine, &code) };
+        if let Err(error) = &loaded {
+            tracing::warn!(%digest, "the code of a component can not be loaded: {error:#}");
         }
+        Some(loaded)
+    }
+
+    /// Whether there is code of this version and for this machine.
+    fn is_code(&self, digest: Digest) -> bool {
+        compiling_engine().is_ok_and(|engine| matches!(self.load(&engine, digest), Some(Ok(_))))
     }
 
     /// Writes the code, then its checksum: a pair that was not finished does not match.

@@ -10,18 +10,16 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use crate::contents;
+
 /// Wasm's part of a thread's stack.
 const WASM_STACK_BYTES: usize = 256 * 1024;
 /// The most that a linear memory can be given; mounts are granted less.
 const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Unmapped addresses behind each memory.
 const GUARD_BYTES: u64 = 32 * 1024 * 1024;
-/// Instances at once: twice the warm ones of a runtime. Together they reserve 24 GiB of addresses.
+/// Instances at once: twice the warm ones of a runtime. Their memories reserve 48 GiB of addresses.
 const INSTANCES_MAX: u32 = 256;
-/// A Rust component has 1 core module and 2 tables or so, one of Python 38 modules.
-const CORE_INSTANCES_MAX: u32 = 2048;
-/// As [`CORE_INSTANCES_MAX`].
-const TABLES_MAX: u32 = 2048;
 /// Entries of a table: Python's interpreter has about 10,000 functions in one.
 const TABLE_ELEMENTS_MAX: usize = 40_000;
 /// A tick. Shorter ones gain nothing: the scheduler is as late as this.
@@ -39,7 +37,7 @@ pub struct Sandbox {
 /// Why there is no sandbox on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The engine can not be made, as where 24 GiB of addresses can not be reserved.
+    /// The engine can not be made, as where 48 GiB of addresses can not be reserved.
     #[error("the WebAssembly engine can not be made: {0}")]
     Engine(#[source] wasmtime::Error),
     /// The thread that ticks can not be started.
@@ -121,13 +119,18 @@ fn base_config() -> Config {
     config
 }
 
+/// A pool in which each instance finds what one instance may have: a component that is larger is
+/// refused when it is loaded, however it is made, and none finds the pool empty.
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(CORE_INSTANCES_MAX)
-        .total_memories(INSTANCES_MAX)
-        .total_tables(TABLES_MAX)
-        .max_tables_per_module(8)
+    pool.max_core_instances_per_component(contents::MODULE_INSTANCES_MAX)
+        .max_memories_per_component(contents::MEMORIES_MAX)
+        .max_tables_per_component(contents::TABLES_MAX)
+        .max_tables_per_module(contents::TABLES_MAX)
+        .total_component_instances(INSTANCES_MAX)
+        .total_core_instances(INSTANCES_MAX * contents::MODULE_INSTANCES_MAX)
+        .total_memories(INSTANCES_MAX * contents::MEMORIES_MAX)
+        .total_tables(INSTANCES_MAX * contents::TABLES_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
         // What an instance of a Rust component touches stays mapped for the next one.

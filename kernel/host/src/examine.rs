@@ -8,9 +8,10 @@ use core::fmt;
 
 use folkmoot_core::plugin::PluginFault;
 use serde::{Deserialize, Serialize};
-use wasmparser::{Chunk, Encoding, Parser, Payload};
+use wasmparser::{Encoding, Parser, Payload};
 
 use crate::compile::CompileError;
+use crate::contents::Contents;
 use crate::limits::DESCRIPTION_BYTES_MAX;
 use crate::runtime::WrongWorld;
 
@@ -53,6 +54,16 @@ pub enum ExamineError {
          `wasm-tools component new` does"
     )]
     CoreModule,
+    /// It is made of more than an instance of it may need.
+    #[error("it has {count} {what}, allowed are {count_max}")]
+    TooMuch {
+        /// What there is too much of, what is nested included.
+        what: &'static str,
+        /// How many were counted until then.
+        count: u32,
+        /// The limit.
+        count_max: u32,
+    },
     /// It imports WASI, which no plugin gets.
     #[error(
         "it imports {import}, and plugins get no WASI: build it for wasm32-unknown-unknown, or \
@@ -145,12 +156,12 @@ impl Manifest {
     }
 }
 
-/// Looks at a component without compiling it: its size, its imports and its exports. Exports beside
-/// that of the world are no harm, since the host calls none of them.
+/// Looks at a component without compiling it: its size, what it is made of, its imports and its
+/// exports. Exports beside that of the world are no harm, since the host calls none of them.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong, of [`ExamineError::TooBig`], `NotWasm`, `CoreModule`,
+/// The first thing that is wrong, of [`ExamineError::TooBig`], `NotWasm`, `CoreModule`, `TooMuch`,
 /// `WasiImport`, `UnknownImport` and `MissingExport`.
 pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<(), ExamineError> {
     if bytes.len() > bytes_max {
@@ -160,8 +171,19 @@ pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<(), ExamineError> {
         });
     }
     let mut exports_guest = false;
-    for_each_payload(bytes, |payload| {
+    let mut contents = Contents::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(not_wasm)?;
+        contents.add(&payload)?;
+        // What is nested imports from what is around it, and exports to it.
+        if contents.is_nested() {
+            continue;
+        }
         match payload {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } => return Err(ExamineError::CoreModule),
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
                     check_import(import.map_err(not_wasm)?.name.name)?;
@@ -174,49 +196,11 @@ pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<(), ExamineError> {
             }
             _ => {}
         }
-        Ok(())
-    })?;
+    }
     if exports_guest {
         Ok(())
     } else {
         Err(ExamineError::MissingExport)
-    }
-}
-
-/// Visits the sections of the outermost component, not those of modules and components in it.
-fn for_each_payload(
-    bytes: &[u8],
-    mut visit: impl FnMut(Payload<'_>) -> Result<(), ExamineError>,
-) -> Result<(), ExamineError> {
-    let mut parser = Parser::new(0);
-    let mut rest = bytes;
-    loop {
-        let chunk = parser.parse(rest, true).map_err(not_wasm)?;
-        let Chunk::Parsed { consumed, payload } = chunk else {
-            return Err(ExamineError::NotWasm {
-                reason: "it ends in the middle of a section".to_owned(),
-            });
-        };
-        rest = rest.get(consumed..).unwrap_or_default();
-        match payload {
-            Payload::Version {
-                encoding: Encoding::Module,
-                ..
-            } => return Err(ExamineError::CoreModule),
-            Payload::ModuleSection {
-                unchecked_range, ..
-            }
-            | Payload::ComponentSection {
-                unchecked_range, ..
-            } => {
-                let bytes = unchecked_range.end - unchecked_range.start;
-                rest = rest.get(bytes..).ok_or_else(|| ExamineError::NotWasm {
-                    reason: "it ends in the middle of a module".to_owned(),
-                })?;
-            }
-            Payload::End(_) => return Ok(()),
-            payload => visit(payload)?,
-        }
     }
 }
 
@@ -244,7 +228,7 @@ fn is_of(name: &str, interface: &str) -> bool {
         == Some(VERSION)
 }
 
-fn not_wasm(error: wasmparser::BinaryReaderError) -> ExamineError {
+pub(crate) fn not_wasm(error: wasmparser::BinaryReaderError) -> ExamineError {
     ExamineError::NotWasm {
         reason: error.to_string(),
     }

@@ -26,6 +26,7 @@ pub mod runtime;
 pub mod service;
 pub mod view;
 
+mod contents;
 mod generated;
 mod state;
 

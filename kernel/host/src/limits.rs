@@ -46,14 +46,13 @@ impl Default for CallLimits {
 }
 
 impl CallLimits {
-    /// For `describe`, off the hot path: ten times the time and fuel, for guests whose start is
-    /// slow, and the memory that JavaScript and Python need.
+    /// For `describe`, off the hot path: a hundred times the time and fuel, for guests whose start is
+    /// slow. The memory is a call's: what could not be made for a call is not accepted.
     #[must_use]
     pub fn for_examination() -> Self {
         Self {
             fuel: 1_000_000_000,
             millis: 1_000,
-            memory_bytes: 64 * 1024 * 1024,
             ..Self::default()
         }
     }

@@ -10,14 +10,16 @@ mod support;
 
 use std::time::Instant;
 
+use folkmoot_host::compile::CompileError;
 use folkmoot_host::examine::gate;
-use folkmoot_host::{Components, ExamineError, Manifest};
+use folkmoot_host::{CallLimits, Compiler, Components, ExamineError, Manifest};
 use folkmoot_proto::Digest;
 use support::{component, sandbox};
 use wasm_encoder::{
     Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
     ComponentInstanceSection, ComponentTypeRef, ComponentTypeSection, ComponentValType,
-    InstanceType, PrimitiveValType,
+    InstanceSection, InstanceType, MemorySection, MemoryType, Module, ModuleArg, ModuleSection,
+    NestedComponentSection, PrimitiveValType, RefType, TableSection, TableType,
 };
 
 /// Far more than the guests of the tests have.
@@ -219,4 +221,137 @@ fn descriptions_that_are_not_understood_are_refused() {
     let long = format!("{}{}", " ".repeat(64 * 1024), "{}");
     let error = Manifest::parse(long).expect_err("too long");
     assert!(error.to_string().contains("65536"), "{error}");
+}
+
+/// A component of these modules and components, each instantiated so often.
+fn made_of(modules: &[(Module, usize)], components: &[(Component, usize)]) -> Vec<u8> {
+    let mut component = Component::new();
+    for (index, (module, instances)) in (0..).zip(modules) {
+        component.section(&ModuleSection(module));
+        let mut section = InstanceSection::new();
+        for _ in 0..*instances {
+            section.instantiate::<[(&str, ModuleArg); 0], &str>(index, []);
+        }
+        component.section(&section);
+    }
+    let mut component_instances = 0;
+    for (index, (nested, instances)) in (0..).zip(components) {
+        component.section(&NestedComponentSection(nested));
+        let mut section = ComponentInstanceSection::new();
+        for _ in 0..*instances {
+            section.instantiate::<[(&str, ComponentExportKind, u32); 0], &str>(index, []);
+            component_instances += 1;
+        }
+        component.section(&section);
+    }
+    export_empty(
+        &mut component,
+        "folkmoot:plugin/guest@0.1.0",
+        component_instances,
+    );
+    component.finish()
+}
+
+fn modules(count: usize, module: &Module, instances: usize) -> Vec<u8> {
+    made_of(&vec![(module.clone(), instances); count], &[])
+}
+
+fn with_memories(count: usize) -> Module {
+    let mut section = MemorySection::new();
+    for _ in 0..count {
+        section.memory(MemoryType {
+            minimum: 1,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+    }
+    let mut module = Module::new();
+    module.section(&section);
+    module
+}
+
+fn with_tables(count: usize) -> Module {
+    let mut section = TableSection::new();
+    for _ in 0..count {
+        section.table(TableType {
+            element_type: RefType::FUNCREF,
+            table64: false,
+            minimum: 1,
+            maximum: None,
+            shared: false,
+        });
+    }
+    let mut module = Module::new();
+    module.section(&section);
+    module
+}
+
+fn nested(depth: usize) -> Component {
+    let mut component = Component::new();
+    if depth > 1 {
+        component.section(&NestedComponentSection(&nested(depth - 1)));
+    }
+    component
+}
+
+#[test]
+fn what_a_component_is_made_of_is_bounded_at_the_cap_and_one_above() {
+    type Made = fn(usize) -> Vec<u8>;
+    let bounds: [(&str, usize, Made); 7] = [
+        ("core modules", 64, |n| modules(n, &Module::new(), 0)),
+        ("core instances", 64, |n| modules(1, &Module::new(), n)),
+        ("memories", 2, |n| modules(n, &with_memories(1), 1)),
+        ("tables", 16, |n| modules(1, &with_tables(n), 1)),
+        ("components within it", 8, |n| {
+            made_of(&[], &vec![(Component::new(), 0); n])
+        }),
+        ("instances of components", 8, |n| {
+            made_of(&[], &[(Component::new(), n)])
+        }),
+        // The outermost one is a level, too.
+        ("levels", 4, |n| made_of(&[], &[(nested(n - 1), 0)])),
+    ];
+    for (bounded, cap, made) in bounds {
+        gate(&made(cap), BYTES_MAX).unwrap_or_else(|error| panic!("{bounded} at the cap: {error}"));
+        let error = gate(&made(cap + 1), BYTES_MAX).expect_err(bounded);
+        let above = u32::try_from(cap + 1).expect("small");
+        assert!(
+            matches!(error, ExamineError::TooMuch { what, count, .. } if what == bounded && count == above),
+            "{bounded}: {error}"
+        );
+    }
+}
+
+/// The text has one memory, an instance of it has three.
+#[test]
+fn what_is_instantiated_often_counts_as_often() {
+    let bytes = modules(1, &with_memories(1), 3);
+    gate(&bytes, BYTES_MAX).expect("one memory");
+    let folder = tempfile::tempdir().expect("a folder");
+    let on_disk = Components::in_folder(sandbox(), Compiler::Here, folder.path());
+    for components in [
+        Components::in_memory(sandbox()),
+        on_disk.expect("a folder that can be used"),
+    ] {
+        let error = components
+            .examine(Digest::of(&bytes), &bytes, BYTES_MAX, &|| false)
+            .expect_err("three memories");
+        assert!(
+            matches!(
+                &error,
+                ExamineError::Compile(CompileError::Refused { reason }) if reason.contains("memories")
+            ),
+            "{error}"
+        );
+        assert!(!error.is_of_the_machine());
+    }
+}
+
+/// What is accepted with more than a call has could never be called.
+#[test]
+fn an_examination_gives_no_more_memory_than_a_call() {
+    let (examination, call) = (CallLimits::for_examination(), CallLimits::default());
+    assert_eq!(examination.memory_bytes, call.memory_bytes);
 }
