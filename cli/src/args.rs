@@ -13,7 +13,7 @@ Exit codes:
        or a server that ended by itself
   2    usage or configuration
   3    no member answers, or there is no leader
-  4    the outcome is unknown: the request may have taken effect
+  4    the outcome is unknown: the request may have taken effect, or its reply is not understood
   130  interrupted
   141  whoever read the output is gone
   `lock` passes COMMAND's own code on; 75 when the lock was not to be had in time, or was lost,

@@ -115,7 +115,8 @@ impl From<CallError> for Failure {
             }
             CallError::Fault { .. } => Self::new(REFUSED, "plugin-fault", error),
             CallError::Refused(refusal) => WriteError::Refused(refusal).into(),
-            CallError::BadReply { .. } => Self::new(REFUSED, "bad-reply", error),
+            // It may well have done what was asked for.
+            CallError::BadReply { .. } => Self::new(UNKNOWN, "bad-reply", error),
             CallError::Unanswered(unanswered) => unanswered.into(),
         }
     }
@@ -193,5 +194,10 @@ mod tests {
             Failure::from(WriteError::Unanswered(unsent)).exit,
             NO_CLUSTER
         );
+        let unreadable = CallError::BadReply {
+            reason: "it is no JSON".to_owned(),
+        };
+        assert!(unreadable.outcome_is_unknown());
+        assert_eq!(Failure::from(unreadable).exit, UNKNOWN);
     }
 }
