@@ -4,8 +4,8 @@
 
 mod support;
 
-use folkmoot_proto::client::{ControlRequest, PROTOCOL_VERSION};
-use folkmoot_proto::{ClusterId, MemberId, frame};
+use folkmoot_proto::client::{ClientFrame, ControlRequest, PROTOCOL_VERSION, Query, Read};
+use folkmoot_proto::{ClusterId, MemberId, ReadId, RequestId, frame};
 use folkmoot_server::StartError;
 use folkmoot_server::tls::{CLIENT_ALPN, CertificateError, PEER_ALPN, member_name};
 use quinn::ConnectionError;
@@ -68,6 +68,88 @@ async fn a_truncated_frame_closes_its_connection_and_no_other() {
     stream.send.finish().expect("not finished yet");
     let reason = close_reason(&bad.connection).await;
     assert!(reason.contains("ended within a frame"), "{reason}");
+    session.create("/still-served", b"1").await;
+}
+
+/// The first bytes of a frame that has more.
+fn begun(bytes: usize) -> Vec<u8> {
+    let mut begun = frame_limit().to_le_bytes().to_vec();
+    begun.resize(bytes, 0);
+    begun
+}
+
+#[tokio::test]
+async fn frames_that_are_begun_and_not_finished_are_bounded() {
+    const STREAMS: usize = 16;
+    const BYTES_MAX: usize = 64 * 1024 * 1024;
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let well = client(&cluster).await;
+    let mut session = well.session().await;
+
+    let mut bad = client(&cluster).await;
+    let begun = begun(BYTES_MAX / STREAMS);
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = Frames::open(&bad.connection).await;
+        stream.send.write_all(&begun).await.expect("writable");
+        streams.push(stream);
+    }
+    bad.status().await;
+    let mut one_more = Frames::open(&bad.connection).await;
+    one_more.send.write_all(&[0]).await.expect("writable");
+    let reason = close_reason(&bad.connection).await;
+    assert!(reason.contains("frames that are not finished"), "{reason}");
+    session.create("/still-served", b"1").await;
+}
+
+/// No stream of it goes over its own bound.
+#[tokio::test]
+async fn a_client_that_does_not_read_its_replies_is_closed() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let well = client(&cluster).await;
+    let mut session = well.session().await;
+    session.create("/large", &vec![0; 900 * 1024]).await;
+
+    let bad = client(&cluster).await;
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let mut session = bad.session().await;
+        for id in 1..=60 {
+            let read = ClientFrame::Read(Read {
+                id: ReadId(id),
+                after: RequestId::ZERO,
+                linearizable: false,
+                query: Query::Get {
+                    path: "/large".to_owned(),
+                },
+            });
+            session.frames.session(&read).await;
+        }
+        sessions.push(session);
+    }
+    let reason = close_reason(&bad.connection).await;
+    assert!(reason.contains("does not read"), "{reason}");
+    session.create("/still-served", b"1").await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_asks_and_does_not_read_is_closed() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let well = client(&cluster).await;
+    let mut session = well.session().await;
+
+    let mut bad = client(&cluster).await;
+    let mut questions = Vec::new();
+    for _ in 0..100_000 {
+        frame::encode(&ControlRequest::Status, &mut questions).expect("encodes");
+    }
+    // The member may close the connection before it has read them all.
+    let _ = bad.control.send.write_all(&questions).await;
+    let reason = close_reason(&bad.connection).await;
+    assert!(reason.contains("does not read"), "{reason}");
     session.create("/still-served", b"1").await;
 }
 

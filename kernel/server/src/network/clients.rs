@@ -10,12 +10,12 @@ use folkmoot_proto::client::{
     ClientFrame, ControlReply, ControlRequest, MemberStatus, PROTOCOL_VERSION, ServerFrame,
 };
 use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::NetworkEvent;
 use super::close::{Close, close};
-use super::stream::{FrameReader, Outgoing, ReadError};
+use super::stream::{FrameReader, Outgoing, Unfinished, Unread};
 use crate::RunError;
 use crate::execution::{ExecutionInput, ExecutionQueue, StreamOutput};
 use crate::fatal::Fatal;
@@ -27,6 +27,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that wait for a client that does not read its session's stream. Watches are ended long
 /// before (their budgets), kept replies end at a cap as well: what is beyond is no client of ours.
 const STREAM_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that wait for a client on all streams of one connection: those of two such sessions, for a
+/// connection that carries thousands.
+const CONNECTION_WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes that wait for a client that does not read its control stream.
 const CONTROL_WAITING_BYTES_MAX: usize = 1024 * 1024;
 
@@ -38,6 +41,7 @@ pub(crate) enum ClientsEvent {
         connection: ConnectionId,
         handle: quinn::Connection,
         control: Outgoing,
+        unread: Unread,
     },
     /// A client opened a session's stream.
     StreamOpened {
@@ -62,8 +66,11 @@ pub(crate) enum ClientsEvent {
         sessions: Vec<(SessionId, ConnEpoch)>,
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// A client asks for the member's status.
-    Status { connection: ConnectionId },
+    /// A client asks for the member's status; it may ask again when the turn is given back.
+    Status {
+        connection: ConnectionId,
+        turn: Option<OwnedSemaphorePermit>,
+    },
     /// A connection ended.
     Closed { connection: ConnectionId },
 }
@@ -153,8 +160,17 @@ pub(crate) async fn accept(endpoint: quinn::Endpoint, context: ClientsContext) {
     context.fatal.ended(RunError::Socket { what: "clients" });
 }
 
+/// What one connection may take of the member's memory, over all its streams.
+#[derive(Clone, Debug, Default)]
+struct Budget {
+    unfinished: Unfinished,
+    unread: Unread,
+}
+
 async fn serve(connection: quinn::Connection, context: ClientsContext) {
-    let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &context)).await;
+    let budget = Budget::default();
+    let greeting = greet(&connection, &budget, &context);
+    let greeted = tokio::time::timeout(HELLO_TIMEOUT, greeting).await;
     let (control, reader) = match greeted {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(reason)) => return close(&connection, reason),
@@ -166,6 +182,7 @@ async fn serve(connection: quinn::Connection, context: ClientsContext) {
             connection: id,
             handle: connection.clone(),
             control,
+            unread: budget.unread.clone(),
         })
         .await;
     let control = context.fatal.spawn(read_control(
@@ -175,7 +192,7 @@ async fn serve(connection: quinn::Connection, context: ClientsContext) {
         context.clone(),
     ));
     while let Ok(streams) = connection.accept_bi().await {
-        open_stream(&connection, id, streams, &context).await;
+        open_stream(&connection, id, streams, &budget, &context).await;
     }
     control.abort();
     context.tell(ClientsEvent::Closed { connection: id }).await;
@@ -184,10 +201,11 @@ async fn serve(connection: quinn::Connection, context: ClientsContext) {
 /// Takes the hello from the control stream, and answers it.
 async fn greet(
     connection: &quinn::Connection,
+    budget: &Budget,
     context: &ClientsContext,
 ) -> Result<(Outgoing, FrameReader), Close> {
     let (mut send, receive) = connection.accept_bi().await.map_err(|_| Close::Gone)?;
-    let mut reader = FrameReader::new(receive);
+    let mut reader = FrameReader::new(receive, budget.unfinished.clone());
     let hello = reader
         .read_one::<ControlRequest>()
         .await
@@ -211,7 +229,7 @@ async fn greet(
     }
     // Heartbeats are small and must not wait behind values.
     let _ = send.set_priority(1);
-    let control = Outgoing::default();
+    let control = Outgoing::new(budget.unread.clone());
     let writer = control.clone();
     context
         .fatal
@@ -230,6 +248,8 @@ async fn read_control(
     mut reader: FrameReader,
     context: ClientsContext,
 ) {
+    // A flood of questions must not fill the queue that all connections share.
+    let turns = Arc::new(Semaphore::new(1));
     let reason = loop {
         let (frames, bytes) = match reader.read::<ControlRequest>().await {
             Ok(Some(read)) => read,
@@ -240,7 +260,11 @@ async fn read_control(
             match frame {
                 ControlRequest::Hello { .. } => {}
                 ControlRequest::Status => {
-                    context.tell(ClientsEvent::Status { connection: id }).await;
+                    let event = ClientsEvent::Status {
+                        connection: id,
+                        turn: turns.clone().acquire_owned().await.ok(),
+                    };
+                    context.tell(event).await;
                 }
                 ControlRequest::Heartbeat { sequence, sessions } => {
                     let event = ClientsEvent::Heartbeat {
@@ -261,10 +285,11 @@ async fn open_stream(
     connection: &quinn::Connection,
     id: ConnectionId,
     (mut send, receive): (quinn::SendStream, quinn::RecvStream),
+    budget: &Budget,
     context: &ClientsContext,
 ) {
     let stream = StreamId(context.next_id());
-    let outgoing = Outgoing::default();
+    let outgoing = Outgoing::new(budget.unread.clone());
     let writer = outgoing.clone();
     let drained = context.drained.clone();
     let writing = context.fatal.spawn(async move {
@@ -275,10 +300,11 @@ async fn open_stream(
     let (begin, begun) = tokio::sync::oneshot::channel();
     let reading = context.fatal.spawn({
         let (connection, context) = (connection.clone(), context.clone());
+        let reader = FrameReader::new(receive, budget.unfinished.clone());
         async move {
             // The loop hears of the stream before of its frames.
             let _ = begun.await;
-            read_session(connection, id, stream, FrameReader::new(receive), context).await;
+            read_session(connection, id, stream, reader, context).await;
         }
     });
     context
@@ -334,6 +360,20 @@ pub(crate) struct Clients {
 struct Connection {
     handle: quinn::Connection,
     control: Outgoing,
+    /// What waits for the client on all its streams.
+    unread: Unread,
+}
+
+impl Connection {
+    /// Closes it and answers false, if the client does not read what it is sent.
+    fn check(&self, control_waiting: usize) -> bool {
+        let is_read = control_waiting <= CONTROL_WAITING_BYTES_MAX
+            && self.unread.bytes() <= CONNECTION_WAITING_BYTES_MAX;
+        if !is_read && self.handle.close_reason().is_none() {
+            close(&self.handle, Close::TooSlow);
+        }
+        is_read
+    }
 }
 
 #[derive(Debug)]
@@ -372,10 +412,15 @@ impl Clients {
                 connection,
                 handle,
                 control,
+                unread,
             } => {
                 let _ = control.push_frame(&ControlReply::Leader { leader });
-                self.connections
-                    .insert(connection, Connection { handle, control });
+                let opened = Connection {
+                    handle,
+                    control,
+                    unread,
+                };
+                self.connections.insert(connection, opened);
             }
             ClientsEvent::StreamOpened {
                 connection,
@@ -415,8 +460,9 @@ impl Clients {
                 };
                 inputs.push(ExecutionInput::Client(event, permit));
             }
-            ClientsEvent::Status { connection } => {
+            ClientsEvent::Status { connection, turn } => {
                 self.send_on_control(connection, &ControlReply::Status(Box::new(status())));
+                drop(turn);
             }
             ClientsEvent::Closed { connection } => self.closed(connection, inputs),
         }
@@ -484,11 +530,14 @@ impl Clients {
         let Some(session) = self.streams.get(&stream) else {
             return;
         };
+        let connection = self.connections.get(&session.connection);
         let waiting = match output.frames.is_empty() {
             true => 0,
             false => session.outgoing.push(&output.frames),
         };
-        if waiting > STREAM_WAITING_BYTES_MAX {
+        let is_read = waiting <= STREAM_WAITING_BYTES_MAX
+            && connection.is_none_or(|connection| connection.check(0));
+        if !is_read {
             tracing::warn!(
                 stream = stream.0,
                 waiting,
@@ -509,15 +558,16 @@ impl Clients {
         let one = connection.map(|connection| self.connections.get(&connection));
         let all = one.is_none().then(|| self.connections.values());
         for connection in one.flatten().into_iter().chain(all.into_iter().flatten()) {
-            if connection.control.push(frames) > CONTROL_WAITING_BYTES_MAX {
-                close(&connection.handle, Close::TooSlow);
-            }
+            let waiting = connection.control.push(frames);
+            connection.check(waiting);
         }
     }
 
     fn send_on_control(&self, connection: ConnectionId, reply: &ControlReply) {
-        if let Some(connection) = self.connections.get(&connection) {
-            let _ = connection.control.push_frame(reply);
+        if let Some(connection) = self.connections.get(&connection)
+            && let Ok(waiting) = connection.control.push_frame(reply)
+        {
+            connection.check(waiting);
         }
     }
 
@@ -541,17 +591,6 @@ impl Clients {
         for connection in self.connections.values() {
             let _ = connection.control.push_frame(&closing);
             connection.control.finish();
-        }
-    }
-}
-
-impl From<ReadError> for Close {
-    fn from(error: ReadError) -> Self {
-        match error.is_senders_fault() {
-            true => Self::Malformed {
-                reason: error.to_string(),
-            },
-            false => Self::Gone,
         }
     }
 }

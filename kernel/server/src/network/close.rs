@@ -44,6 +44,14 @@ pub(crate) enum Close {
     /// The other side does not read what it is sent.
     #[error("the client does not read what it is sent")]
     TooSlow,
+    /// The other side begins frames and does not finish them.
+    #[error("{bytes} bytes of frames that are not finished wait, allowed are {bytes_max}")]
+    Unfinished {
+        /// The bytes that wait.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// A peer's messages come faster than they can be handled.
     #[error("too much is waiting to be handled")]
     Overloaded,
@@ -61,6 +69,7 @@ impl Close {
             Self::NotThatMember { .. } => 5,
             Self::TooSlow => 6,
             Self::Overloaded => 7,
+            Self::Unfinished { .. } => 8,
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use super::NetworkEvent;
 use super::close::{Close, close};
 use super::snapshot::{self, SnapshotSink};
-use super::stream::{FrameReader, Outgoing};
+use super::stream::{FrameReader, Outgoing, Unfinished};
 use crate::fatal::Fatal;
 use crate::{RunError, tls};
 
@@ -328,21 +328,22 @@ async fn serve(connection: quinn::Connection, context: PeersContext) {
     let Some(certificate) = identity.map(Arc::new) else {
         return close(&connection, Close::NoHello);
     };
+    let unfinished = Unfinished::default();
     loop {
-        let (reader, answer) = tokio::select! {
+        let (receive, answer) = tokio::select! {
             stream = connection.accept_uni() => match stream {
-                Ok(receive) => (FrameReader::new(receive), None),
+                Ok(receive) => (receive, None),
                 Err(_) => return,
             },
             stream = connection.accept_bi() => match stream {
-                Ok((send, receive)) => (FrameReader::new(receive), Some(send)),
+                Ok((send, receive)) => (receive, Some(send)),
                 Err(_) => return,
             },
         };
         context.fatal.spawn(serve_stream(
             connection.clone(),
             certificate.clone(),
-            reader,
+            FrameReader::new(receive, unfinished.clone()),
             answer,
             context.clone(),
         ));

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::NetworkEvent;
 use super::peers::Own;
-use super::stream::{FrameReader, ReadError};
+use super::stream::{FrameReader, ReadError, Unfinished};
 use super::turn::ConsensusInput;
 use crate::checkpoint::{CheckpointQueue, SnapshotRefused};
 use crate::state_access::{StateAccess, ViewLost};
@@ -85,7 +85,10 @@ pub(crate) async fn send(
         frame::encode(&SnapshotFrame::Chunk { records }, &mut frames)?;
         stream.write_all(&frames).await?;
     }
-    match FrameReader::new(answer).read_one().await? {
+    match FrameReader::new(answer, Unfinished::default())
+        .read_one()
+        .await?
+    {
         Some(SnapshotFrame::Answer { result: Ok(()) }) => Ok(meta),
         Some(SnapshotFrame::Answer {
             result: Err(reason),
