@@ -5,6 +5,7 @@
 //! ordered stream was lost, and rewinds (rule R2).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,9 +24,11 @@ use super::stream::{FrameReader, Outgoing, Unfinished};
 use crate::fatal::Fatal;
 use crate::{RunError, tls};
 
-/// An attempt to dial is given up after this: the next one asks the name service again, and its
-/// first packet goes out at once.
+/// An attempt to resolve a name, and to dial one address, is given up after this: the next one asks
+/// the name service again, and its first packet goes out at once.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(750);
+/// Addresses of a peer's name that are tried: two families, a few networks.
+const DIAL_ADDRESSES_MAX: usize = 8;
 /// Between two attempts, at first and at most.
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(20);
 const DIAL_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -276,20 +279,44 @@ async fn connect(
     address: &str,
     own: &Own,
 ) -> Result<Dialled, DialError> {
-    tokio::time::timeout(DIAL_TIMEOUT, async {
-        let local = endpoint.local_addr()?;
-        let address = tokio::net::lookup_host(address)
-            .await?
-            .find(|address| local.is_ipv6() || address.is_ipv4())
-            .ok_or(DialError::NoAddress)?;
-        let connection = endpoint.connect(address, &tls::member_name(peer))?.await?;
-        let ordered = open(&connection, own.hello(StreamPurpose::Ordered)).await?;
-        let priority = open(&connection, own.hello(StreamPurpose::Priority)).await?;
-        // The only error is that the stream is closed, which the first write tells as well.
-        let _ = priority.set_priority(PRIORITY);
-        Ok((connection, ordered, priority))
-    })
-    .await?
+    let local = endpoint.local_addr()?;
+    let addresses = tokio::time::timeout(DIAL_TIMEOUT, tokio::net::lookup_host(address)).await??;
+    let addresses = addresses.filter(|address| local.is_ipv6() || address.is_ipv4());
+    first_that_answers(addresses, |address| dial(endpoint, peer, address, own)).await
+}
+
+async fn dial(
+    endpoint: &quinn::Endpoint,
+    peer: MemberId,
+    address: SocketAddr,
+    own: &Own,
+) -> Result<Dialled, DialError> {
+    let connection = endpoint.connect(address, &tls::member_name(peer))?.await?;
+    let ordered = open(&connection, own.hello(StreamPurpose::Ordered)).await?;
+    let priority = open(&connection, own.hello(StreamPurpose::Priority)).await?;
+    // The only error is that the stream is closed, which the first write tells as well.
+    let _ = priority.set_priority(PRIORITY);
+    Ok((connection, ordered, priority))
+}
+
+/// Dials one address after the other; the last one's error, if none answers in time.
+async fn first_that_answers<T, Dialling>(
+    addresses: impl Iterator<Item = SocketAddr>,
+    dial: impl Fn(SocketAddr) -> Dialling,
+) -> Result<T, DialError>
+where
+    Dialling: Future<Output = Result<T, DialError>>,
+{
+    let mut answer = Err(DialError::NoAddress);
+    for address in addresses.take(DIAL_ADDRESSES_MAX) {
+        answer = tokio::time::timeout(DIAL_TIMEOUT, dial(address))
+            .await
+            .unwrap_or_else(|elapsed| Err(elapsed.into()));
+        if answer.is_ok() {
+            break;
+        }
+    }
+    answer
 }
 
 async fn open(
@@ -419,5 +446,30 @@ async fn read_messages(
     }
     if ordered {
         context.tell(NetworkEvent::PeerStreamLost(from)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name may have an address that leads nowhere, as one of another network.
+    #[tokio::test]
+    async fn every_address_of_a_name_is_dialled() {
+        let addresses = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
+        let addresses = addresses.map(|address| address.parse().expect("an address"));
+        let [refuses, silent, answers] = addresses;
+        let dialled = first_that_answers(addresses.into_iter(), |address| async move {
+            if address == silent {
+                std::future::pending::<()>().await;
+            }
+            match address == refuses {
+                true => Err(std::io::Error::from(std::io::ErrorKind::HostUnreachable).into()),
+                false => Ok(address),
+            }
+        });
+        assert_eq!(dialled.await.expect("one answers"), answers);
+        let none = first_that_answers(std::iter::empty(), |_| async { Ok(()) });
+        assert!(matches!(none.await, Err(DialError::NoAddress)));
     }
 }
