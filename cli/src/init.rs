@@ -292,6 +292,8 @@ fn certificate_failure(error: rcgen::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -342,6 +344,10 @@ mod tests {
         assert_eq!(bytes, fs::read(folder.join("bootstrap.json")).unwrap());
         let bootstrap = Bootstrap::from_bytes(&bytes).unwrap();
         assert_eq!((bootstrap.cluster, bootstrap.members.len()), (cluster, 3));
+        for key in ["ca.key", "client.key", "member-1/member.key"] {
+            let mode = fs::metadata(folder.join(key)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
         let config = ServerConfig::from_file(&folder.join("member-3/server.toml")).unwrap();
         assert_eq!(config.client.advertise, "127.0.0.1:6");
         let context = folkmoot_client::ContextChoice {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use folkmoot_core::checkpoint::{CheckpointError, CheckpointStore};
 use folkmoot_core::consensus::RecoveredLog;
-use folkmoot_core::log::{LogConfig, LogOrigin};
+use folkmoot_core::log::{LogConfig, LogOrigin, RecoverError};
 use folkmoot_core::state::State;
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_storage::{FjallStore, LogOpenError, LogService};
@@ -96,9 +96,14 @@ fn log_error(config: &ServerConfig, error: LogOpenError) -> StartError {
     let path = config.data.clone();
     let reason = error.to_string();
     match error {
-        LogOpenError::Disk { .. } | LogOpenError::Failed(_) | LogOpenError::Checkpoint(_) => {
-            StartError::Folder { path, reason }
+        // It is whole, and for another version of the program.
+        LogOpenError::Recover {
+            source: RecoverError::Version { .. },
+            ..
         }
+        | LogOpenError::Disk { .. }
+        | LogOpenError::Failed(_)
+        | LogOpenError::Checkpoint(_) => StartError::Folder { path, reason },
         LogOpenError::Missing { .. }
         | LogOpenError::Recover { .. }
         | LogOpenError::DamagedAlone { .. } => StartError::Damaged { path, reason },

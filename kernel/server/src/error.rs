@@ -115,8 +115,10 @@ pub enum StartError {
     },
     /// The log or the checkpoint is damaged beyond what a member may repair by itself.
     #[error(
-        "the data in {} is damaged: {reason}. Nothing was changed. Keep a copy of the folder; \
-         if the other members are well, start this one on an empty folder and it is filled from them",
+        "the data in {} is damaged: {reason}. Nothing was changed. What to do: move the folder away and \
+         keep it. If a majority of the cluster's members is well without this one, start it again: it \
+         makes a new folder, is filled from the others, and follows without a vote. If not, or if it \
+         is the only member, put a copy of the folder back",
         path.display()
     )]
     Damaged {

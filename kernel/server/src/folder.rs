@@ -13,14 +13,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use folkmoot_proto::{ClusterId, Incarnation, MemberId};
+use folkmoot_storage::make_private_folder;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::StartError;
 
 const IDENTITY: &str = "identity.json";
+/// Permissions of a file that is its owner's alone.
+const PRIVATE: u32 = 0o600;
 
 /// An open data folder; locked until it is dropped.
 #[derive(Debug)]
@@ -64,7 +68,7 @@ impl Folder {
             path: path.to_owned(),
             reason: error.to_string(),
         };
-        fs::create_dir_all(path).map_err(unusable)?;
+        make_private_folder(path).map_err(unusable)?;
         let lock = lock(path)?;
         let identity = match fs::read(path.join(IDENTITY)) {
             Ok(bytes) => owned(path, &bytes, cluster, member)?,
@@ -136,6 +140,7 @@ fn lock(folder: &Path) -> Result<File, StartError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(PRIVATE)
         .open(&path)
         .map_err(unusable)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -227,7 +232,12 @@ fn mark_path(bootstrap: &Path, member: MemberId) -> PathBuf {
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".draft");
-    let mut file = File::create(&draft)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(PRIVATE)
+        .open(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
@@ -247,6 +257,8 @@ pub(crate) fn random() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const CLUSTER: ClusterId = ClusterId([1; 16]);
@@ -296,6 +308,18 @@ mod tests {
             place.open(CLUSTER, 1).expect("opened").origin(),
             Origin::Wiped
         );
+    }
+
+    /// Sessions' secrets, and everything that clients wrote.
+    #[test]
+    fn what_is_made_is_its_owners_alone() {
+        let place = Place::new();
+        drop(place.open(CLUSTER, 1).expect("made"));
+        let mode = |path: PathBuf| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(place.data()), 0o700);
+        for file in ["lock", IDENTITY] {
+            assert_eq!(mode(place.data().join(file)), 0o600, "{file}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use folkmoot_proto::record::{RecordChange, StateMeta};
 use self::database::StateDatabase;
 use self::full::IngestingWriter;
 use self::pointer::Pointer;
+use crate::disk::make_private_folder;
 
 /// A checkpoint store in a folder.
 pub struct FjallStore {
@@ -60,7 +61,7 @@ impl FjallStore {
     ///
     /// When the folder can not be used, or what is there is no checkpoint.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
-        fs::create_dir_all(folder).map_err(|error| io_error(&error))?;
+        make_private_folder(folder).map_err(|error| io_error(&error))?;
         let current = match Pointer::read(folder, Pointer::CURRENT)? {
             Some(pointer) => Some(Current::open(folder, pointer.state)?),
             None => None,

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -25,6 +25,8 @@ use rustix::fs::OFlags;
 
 use crate::aligned::AlignedBuffer;
 
+/// Permissions of a segment: what clients wrote is its owner's alone.
+const PRIVATE: u32 = 0o600;
 /// Bytes of one write of zeros: large enough to be fast, small enough not to hold up the log's own
 /// writes.
 const ZEROS_BYTES: usize = 1024 * 1024;
@@ -56,7 +58,7 @@ impl FileDisk {
     ///
     /// When the folder can not be made or written.
     pub fn open(folder: &Path) -> Result<Self, DiskError> {
-        fs::create_dir_all(folder).map_err(|error| io_error(LogFile::Copy, &error))?;
+        make_private_folder(folder).map_err(|error| io_error(LogFile::Copy, &error))?;
         let direct = takes_direct(folder).map_err(|error| io_error(LogFile::Copy, &error))?;
         if !direct {
             tracing::warn!(folder = %folder.display(), "no O_DIRECT here: the log uses fdatasync");
@@ -247,6 +249,7 @@ impl Keeper {
         let created = OpenOptions::new()
             .write(true)
             .create_new(true)
+            .mode(PRIVATE)
             .custom_flags(flags.bits().cast_signed())
             .open(path)?;
         let mut buffer = AlignedBuffer::default();
@@ -295,6 +298,19 @@ fn is_refusal(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
     )
+}
+
+/// Makes a folder, and those that lead to it, for their owner alone. One that is there is left as it
+/// is.
+///
+/// # Errors
+///
+/// The system's.
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Makes a folder's entries durable.

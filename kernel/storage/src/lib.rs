@@ -13,5 +13,5 @@ mod disk;
 mod service;
 
 pub use checkpoint::FjallStore;
-pub use disk::FileDisk;
+pub use disk::{FileDisk, make_private_folder};
 pub use service::{LogCommand, LogDone, LogOpenError, LogService, LogStopped};

@@ -23,20 +23,13 @@ const COMMANDS_PER_TURN_MAX: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LogOpenError {
     /// The log is not there, though its folder was in use: it was removed or lost.
-    #[error(
-        "the log in {} is gone: move the data folder away, and the member comes back as a wiped one",
-        folder.display()
-    )]
+    #[error("the log in {} is gone", folder.display())]
     Missing {
         /// The log's folder.
         folder: PathBuf,
     },
     /// The log can not be continued.
-    #[error(
-        "{source} (in {}): if this is the right folder, move it away, and the member comes back as \
-         a wiped one",
-        folder.display()
-    )]
+    #[error("{source} (in {})", folder.display())]
     Recover {
         /// The log's folder.
         folder: PathBuf,
@@ -46,7 +39,7 @@ pub enum LogOpenError {
     /// Data that was acknowledged is lost, and the cluster has no other member to repair it from.
     #[error(
         "the log in {} lost acknowledged data before entry {up_to}, and this is the cluster's only \
-         voter: restore the data folder from a copy",
+         voter",
         folder.display()
     )]
     DamagedAlone {

@@ -597,7 +597,7 @@ fn damaged_log_is_left_alone(cluster: &mut Cluster) {
     cluster
         .run_server(1)
         .end()
-        .failed(1, "damaged", "Nothing was changed");
+        .failed(1, "damaged", "What to do: move the folder away");
     assert_same_files(&cluster.data(1), &before);
 
     // The same folder without the damage, as from a copy.
