@@ -54,8 +54,8 @@ impl Default for PhiAccrual {
     fn default() -> Self {
         Self {
             suspect_phi: 4.0,
-            expire_phi: 20.0,
-            hold: 1.24,
+            expire_phi: 10.0,
+            hold: 1.2,
             hold_together: 3.0,
             together: 0.25,
             outage: 0.25,
@@ -280,11 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn holds_whoever_may_come_back_for_a_quarter_of_its_timeout_at_most() {
+    fn holds_whoever_may_come_back_for_a_fifth_of_its_timeout_at_most() {
         let mut silences_ms = [500; 20];
         silences_ms[0] = 10_000;
         assert_eq!(of_first(&silent_for(&silences_ms)).hold_ms, HOLD_MS);
-        silences_ms[0] = 12_400;
+        silences_ms[0] = 12_000;
         assert_eq!(of_first(&silent_for(&silences_ms)).hold_ms, 0);
     }
 
