@@ -137,30 +137,25 @@ impl<'a> Balancer<'a> {
                 .total_cmp(&self.loads.load(*a))
                 .then(a.cmp(b))
         });
+        let count = |draft: &Draft, row| (draft.held(row).count, row);
+        let members = self.order.iter().map(|(_, row)| *row);
+        let mut counts: BTreeSet<_> = members.map(|row| count(&self.draft, row)).collect();
         for partition in vacant {
-            while self.draft.lacks(partition)
-                && let Some(member) = self.place_for(partition)
-            {
-                let before = self.draft.leader_of(partition);
+            while self.draft.lacks(partition) {
+                let leader = self.draft.leader_of(partition);
+                let can = |row: &MemberRow| self.draft.can_place(partition, *row);
+                let member = match leader {
+                    None => self.order.iter().map(|(_, row)| *row).find(can),
+                    // A follower has no load: it goes where the fewest replicas are.
+                    Some(_) => counts.iter().map(|(_, row)| *row).find(can),
+                };
+                let Some(member) = member else { break };
+                counts.remove(&count(&self.draft, member));
                 self.draft.place(partition, member);
-                self.led(partition, before, self.draft.leader_of(partition));
-                // A follower has no load, but the next one should go elsewhere.
-                if before.is_some() {
-                    self.warm(member, self.loads.heat(partition, member) * 1e-3);
-                }
+                counts.insert(count(&self.draft, member));
+                self.led(partition, leader, self.draft.leader_of(partition));
             }
         }
-    }
-
-    fn place_for(&self, partition: PartitionRow) -> Option<MemberRow> {
-        let spec = self.draft.input().partition(partition);
-        let pin = spec.pin.filter(|pin| self.draft.can_place(partition, *pin));
-        pin.or_else(|| {
-            let members = self.order.iter().map(|(_, row)| *row);
-            members
-                .into_iter()
-                .find(|row| self.draft.can_place(partition, *row))
-        })
     }
 
     /// Brings whoever is above the band into it, and then all others some way into it, too, so that

@@ -94,6 +94,11 @@ impl<R: Row, T> Each<R, T> {
         (0..self.values.len()).map(R::at)
     }
 
+    /// One row more.
+    pub fn push(&mut self, value: T) {
+        self.values.push(value);
+    }
+
     /// The values in the order of rows.
     #[must_use]
     pub fn values(&self) -> &[T] {
