@@ -124,6 +124,7 @@ impl Execution {
         self.rewind_lost(now);
         self.ask_due(now.tick);
         self.end_idle_listings(now.tick);
+        self.end_idle_snapshots(now.tick);
         self.mark_watches();
     }
 }

@@ -1,7 +1,7 @@
 //! Watches of the clients attached here, on their way in and out.
 
-use folkmoot_proto::WatchId;
 use folkmoot_proto::client::Watch;
+use folkmoot_proto::{Tick, WatchId};
 
 use crate::execution::{Execution, ExecutionAction, StreamId, Watches};
 use crate::state::{AppliedTxn, State};
@@ -57,6 +57,12 @@ impl Execution {
         if self.watches.take_released() {
             self.serve_reads();
         }
+    }
+
+    /// Ends the watches whose snapshots nobody takes.
+    pub(in crate::execution) fn end_idle_snapshots(&mut self, now: Tick) {
+        self.with_watches(|watches, state| watches.end_idle_snapshots(state, now));
+        self.serve_released();
     }
 
     /// Tells quiet watchers how far they are.

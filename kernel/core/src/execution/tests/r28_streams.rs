@@ -2,7 +2,7 @@
 
 use folkmoot_proto::client::{
     ClientFrame, NodeKind, Operation, Query, Read, ReadOutcome, ServerFrame, SubOperation, Watch,
-    WatchScope,
+    WatchEnd, WatchScope,
 };
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::reply::Outcome;
@@ -11,6 +11,7 @@ use folkmoot_proto::{ReadId, RequestId, WatchId, Zxid};
 use super::clients::{Client, create, invoke};
 use super::cluster::{Cluster, member};
 use crate::execution::ClientEvent;
+use crate::state::Span;
 
 fn watch(path: &str) -> ClientFrame {
     ClientFrame::Watch(children(path, None))
@@ -319,6 +320,59 @@ fn a_listing_of_many_pages_is_as_of_one_zxid() {
     }
     let expected: Vec<String> = (0..9000).map(|name| format!("{name:06}")).collect();
     assert!(names == expected, "{} names", names.len());
+}
+
+/// A client asks for snapshots, and takes none of what it is sent.
+#[test]
+fn a_snapshot_that_nobody_takes_does_not_keep_its_view() {
+    let limits = Limits {
+        views_max: 1,
+        ..Limits::default()
+    };
+    let mut cluster = Cluster::with_limits(1, limits);
+    let mut client = cluster.open(member(1));
+    cluster.call(&mut client, create("/d")).expect("created");
+    for number in 0..40 {
+        let value = Operation::Create {
+            path: format!("/d/{number}"),
+            data: vec![7; 100_000],
+            kind: NodeKind::PERSISTENT,
+        };
+        cluster.call(&mut client, value).expect("created");
+    }
+    let watch = Watch {
+        id: WatchId(1),
+        path: "/d".to_owned(),
+        scope: WatchScope::Recursive,
+        from: None,
+        with_data: true,
+        with_snapshot: true,
+    };
+    cluster.frame(member(1), client.stream, ClientFrame::Watch(watch));
+    cluster.run();
+    let has_view = |cluster: &mut Cluster| {
+        let state = cluster.member(member(1)).execution.state_mut();
+        let view = state.open_view(Span::Everything);
+        view.map(|view| state.close_view(view)).is_ok()
+    };
+    assert!(!has_view(&mut cluster));
+    for sequence in 0..3 {
+        cluster.heartbeat(&client, sequence);
+        cluster.pass_ms(5_000);
+    }
+    assert!(has_view(&mut cluster));
+    let frames = cluster.frames(&client);
+    assert!(
+        matches!(
+            frames.last(),
+            Some(ServerFrame::WatchEnded {
+                reason: WatchEnd::TooSlow { .. },
+                ..
+            })
+        ),
+        "{} frames",
+        frames.len()
+    );
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use folkmoot_proto::client::{ServerFrame, Watch, WatchEnd};
 use folkmoot_proto::limits::Limits;
-use folkmoot_proto::{NodePath, WatchId, Zxid};
+use folkmoot_proto::{NodePath, Tick, WatchId, Zxid};
 
 use self::history::History;
 pub(super) use self::holds::HeldTooMuch;
@@ -37,6 +37,9 @@ type WatcherKey = (StreamId, WatchId);
 
 /// Chunks that a watcher is told at once when it begins: enough that most are live at once.
 const FIRST_CHUNKS: usize = 16;
+
+/// How long a watcher may take nothing of its snapshot, in milliseconds: as long as a listing.
+const SNAPSHOT_IDLE_MS_MAX: u64 = 10_000;
 
 /// A watch frame that its client has not taken.
 #[derive(Debug)]
@@ -179,6 +182,7 @@ impl Watches {
                 && watcher.serial == front.serial
             {
                 watcher.queued_bytes -= taken;
+                watcher.idle_since = None;
                 if watcher.is_behind() {
                     self.behind.insert(key);
                 }
@@ -218,6 +222,25 @@ impl Watches {
             self.tell_more(state, key);
         }
         !self.behind.is_empty()
+    }
+
+    /// Ends watchers whose clients have taken nothing of their snapshots in a long time: the view of
+    /// a snapshot is one of few, and keeps what changes. Called now and then; a watcher's time
+    /// begins with the first call that finds it so.
+    pub fn end_idle_snapshots(&mut self, state: &mut State, now: Tick) {
+        let mut idle = Vec::new();
+        for (key, watcher) in &mut self.watchers {
+            if matches!(watcher.phase, Phase::Reading(_)) {
+                let since = *watcher.idle_since.get_or_insert(now);
+                if now.millis_since(since) > SNAPSHOT_IDLE_MS_MAX {
+                    idle.push(*key);
+                }
+            }
+        }
+        for key in idle {
+            let limit = self.budget;
+            self.end(state, key, WatchEnd::TooSlow { limit });
+        }
     }
 
     /// Tells the live watchers that have nothing newer how far they are (rule R29). The mark is

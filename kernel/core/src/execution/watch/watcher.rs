@@ -1,7 +1,7 @@
 //! One watcher: what it watches, and how far it was told.
 
-use folkmoot_proto::Zxid;
 use folkmoot_proto::client::{Watch, WatchScope};
+use folkmoot_proto::{Tick, Zxid};
 
 use crate::mutation::{self, Mutation};
 use crate::state::{Span, ViewId};
@@ -19,6 +19,8 @@ pub(super) struct Watcher {
     pub(super) position: Zxid,
     /// Bytes of its frames that its client has not taken.
     pub(super) queued_bytes: usize,
+    /// Since when its client is known to have taken nothing of its snapshot.
+    pub(super) idle_since: Option<Tick>,
 }
 
 /// How a watcher is told.
@@ -52,6 +54,7 @@ impl Watcher {
             },
             position,
             queued_bytes: 0,
+            idle_since: None,
         }
     }
 
