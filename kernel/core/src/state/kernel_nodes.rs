@@ -64,20 +64,40 @@ pub(super) fn make_first<S: Store>(store: &mut S, bootstrap: &Bootstrap) {
     }
 }
 
+/// Bytes of a mount's node: JSON may need six for one of the configuration.
+#[must_use]
+pub fn mount_bytes(mount: &Mount) -> usize {
+    mount_value(mount).len()
+}
+
+/// Bytes of an installed component's node.
+#[must_use]
+pub fn component_bytes(name: &str, size: u32, description: &str) -> usize {
+    json(&PluginNode {
+        name,
+        size,
+        description,
+    })
+    .len()
+}
+
+fn mount_value(mount: &Mount) -> Vec<u8> {
+    json(&MountNode {
+        path: &mount.path,
+        digest: mount.digest,
+        config: &String::from_utf8_lossy(&mount.config),
+        version: mount.version,
+    })
+}
+
 pub(super) fn put_mount<S: Store>(
     store: &mut S,
     stamp: Stamp,
     mount: &Mount,
     changes: &mut Vec<NodeChange>,
 ) {
-    let node = MountNode {
-        path: &mount.path,
-        digest: mount.digest,
-        config: &String::from_utf8_lossy(&mount.config),
-        version: mount.version,
-    };
     let path = format!("{MOUNTS}/{}", mount.id);
-    put(store, stamp, &path, json(&node), changes);
+    put(store, stamp, &path, mount_value(mount), changes);
 }
 
 pub(super) fn remove_mount<S: Store>(

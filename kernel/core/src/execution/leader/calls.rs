@@ -15,7 +15,7 @@ use crate::plugin::{
     CallContext, CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
     PluginRuntime,
 };
-use crate::state::kernel_nodes::is_reserved;
+use crate::state::kernel_nodes::{self, is_reserved};
 use crate::state::{Component, Mount, View, reply_bytes};
 
 impl Execution {
@@ -229,13 +229,17 @@ fn mountable(draft: &Draft, path: &str, digest: Digest, config: Vec<u8>) -> Resu
         Some(mount) => mount.id,
         None => new_mount(draft, &path, zxid)?,
     };
-    Ok(Mount {
+    let mount = Mount {
         id,
         path: path.to_string(),
         digest,
         config,
         version: zxid,
-    })
+    };
+    // Every client can read it as a node, which has the limits of any.
+    let bytes = kernel_nodes::mount_bytes(&mount);
+    check_count("bytes of a mount's node", bytes, value_max)?;
+    Ok(mount)
 }
 
 fn new_mount(draft: &Draft, path: &NodePath, zxid: Zxid) -> Result<MountId, Refusal> {

@@ -1,5 +1,7 @@
 //! Components on their way into the cluster (rule R31).
 
+use std::collections::BTreeMap;
+
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::limits::{
     CHUNK_BYTES_MAX, NAME_BYTES_MAX, SESSION_UPLOADS_MAX, UPLOAD_CHUNK_BYTES_MIN, UPLOADS_MAX,
@@ -11,7 +13,7 @@ use super::draft::{Draft, KERNEL_MOUNT};
 use super::operations::{check_count, check_limit};
 use crate::execution::{Execution, ExecutionAction};
 use crate::mutation::{self, Mutation};
-use crate::state::{Upload, View};
+use crate::state::{Upload, View, kernel_nodes};
 
 /// How long an installation may wait for its examination, in milliseconds: ten times what the
 /// largest component takes to compile.
@@ -157,29 +159,23 @@ impl Execution {
     /// Asks for the examination of every sealed upload that is committed and not being examined:
     /// a new leader begins them anew.
     pub(in crate::execution) fn examine_sealed(&mut self) {
-        let Some(leader) = &self.leader else {
+        if self.leader.is_none() {
+            return;
+        }
+        let uploads = self.state().uploads().into_iter();
+        let ticket = |upload: &Upload| upload.sealed.as_ref().map(|sealed| sealed.ticket);
+        let sealed: BTreeMap<Digest, Ticket> = uploads
+            .filter_map(|(digest, upload)| Some((digest, ticket(upload)?)))
+            .collect();
+        let Some(leader) = &mut self.leader else {
             return;
         };
-        let committed = self.state();
-        let ticket = |upload: &Upload| upload.sealed.as_ref().map(|sealed| sealed.ticket);
-        let is_new = |digest: &Digest, upload: &Upload| {
-            let ticket = ticket(upload);
-            ticket.is_some() && leader.examining.get(digest).copied() != ticket
-        };
-        let uploads = committed.uploads().into_iter();
-        let new = uploads.filter(|(digest, upload)| is_new(digest, upload));
-        let new = new.filter_map(|(digest, upload)| {
-            Some((
-                digest,
-                ticket(upload)?,
-                committed.component_bytes(digest).into(),
-            ))
-        });
-        for (digest, ticket, bytes) in new.collect::<Vec<_>>() {
-            if let Some(leader) = &mut self.leader {
-                leader.examining.insert(digest, ticket);
+        let before = core::mem::replace(&mut leader.examining, sealed.clone());
+        for (digest, ticket) in sealed {
+            if before.get(&digest) != Some(&ticket) {
+                let bytes = self.state().component_bytes(digest).into();
+                self.act(ExecutionAction::ExamineComponent { digest, bytes });
             }
-            self.act(ExecutionAction::ExamineComponent { digest, bytes });
         }
     }
 
@@ -209,7 +205,15 @@ impl Execution {
         digest: Digest,
         result: Result<String, String>,
     ) {
-        self.kernel_txn(now, |draft| finish_install(draft, digest, result));
+        self.kernel_txn(now, |draft| {
+            let mark = draft.mark();
+            let installed = finish_install(draft, digest, result);
+            // What can not be installed is refused: whoever waits for it hears why.
+            installed.or_else(|refusal| {
+                draft.roll_back(mark);
+                finish_install(draft, digest, Err(refusal.to_string()))
+            })
+        });
     }
 }
 
@@ -228,6 +232,10 @@ fn finish_install(
     };
     let reply = match result {
         Ok(description) => {
+            let (name, size) = (&sealed.name, upload.map_or(0, |upload| upload.size));
+            let bytes = kernel_nodes::component_bytes(name, size, &description);
+            let value_max = u64::from(draft.view().limits().value_bytes_max);
+            check_limit("bytes of a component's node", bytes as u64, value_max)?;
             draft.effect(Effect::PutComponent {
                 digest,
                 description,

@@ -199,6 +199,7 @@ impl Draft {
             let what = "bytes of a session's unacknowledged completions";
             check_limit(what, session.completion_bytes, u64::from(bytes_max))?;
         }
+        self.check_waits_of_mount(mount)?;
         self.effect(Effect::BeginWait {
             session,
             request,
@@ -210,6 +211,20 @@ impl Draft {
 }
 
 impl Draft {
+    /// Whether a mount may have one more wait: all of them end in the transaction that removes it.
+    /// They are counted only where there are that many in all.
+    fn check_waits_of_mount(&self, mount: MountId) -> Result<(), Refusal> {
+        let ends_bytes = u64::from(self.view().limits().txn_bytes_max / 2);
+        let end_bytes = 2 * ENVELOPE_BYTES + reply_size(&Err(Refusal::MountRemoved));
+        let in_bytes = usize::try_from(ends_bytes).unwrap_or(usize::MAX) / end_bytes;
+        let waits_max = in_bytes.min(TXN_EFFECTS_MAX / 2 - 1);
+        if mount == KERNEL_MOUNT || self.view().counters().waits < waits_max as u64 {
+            return Ok(());
+        }
+        let waits = self.view().waits_of_mount(mount).len() + 1;
+        check_count("waits of a mount", waits, waits_max)
+    }
+
     /// Puts an event at the end of a mount's queue; at the cap all of them become one `resync`
     /// (rule R12).
     pub(in crate::execution) fn queue_event(

@@ -77,7 +77,7 @@ pub(in crate::execution) struct Leader {
     events_turn: bool,
     /// Components that are being examined, and the waits that this is for: an upload of the same
     /// bytes that is sealed later is examined anew.
-    examining: BTreeMap<Digest, Ticket>,
+    pub(in crate::execution) examining: BTreeMap<Digest, Ticket>,
 }
 
 /// A stream that asks for a session, and the member that it is at.

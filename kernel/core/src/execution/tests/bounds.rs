@@ -5,12 +5,12 @@
 use folkmoot_proto::client::{
     ClientFrame, NodeKind, Operation, Query, Read, ReadRefusal, ServerFrame,
 };
-use folkmoot_proto::limits::{BATCH_BYTES_TARGET, FRAME_BYTES_MAX};
+use folkmoot_proto::limits::{BATCH_BYTES_TARGET, FRAME_BYTES_MAX, Limits};
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, LogIndex, ReadId, RequestId, Ticket, frame};
 
-use super::clients::{Client, create, replies};
+use super::clients::{Client, create, invoke, replies};
 use super::cluster::{Cluster, Proposals, member};
 use crate::execution::ExecutionAction;
 use crate::state::View;
@@ -188,6 +188,87 @@ fn r31_a_component_that_was_refused_is_examined_again() {
             "{completion:?}"
         );
     }
+}
+
+/// A component describes itself at more length than its node may have: whoever installs it hears so,
+/// and nothing is left of it.
+#[test]
+fn r31_a_component_that_can_not_be_installed_is_refused_at_once() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    cluster.hold_examinations = true;
+    let install = upload(&mut cluster, &mut client, b"lock");
+    let waiting = cluster.call(&mut client, install);
+    assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
+    let (now, digest) = (cluster.now(), Digest::of(b"lock"));
+    let execution = &mut cluster.member(member(1)).execution;
+    execution.handle_examined(now, digest, Ok("x".repeat(1024 * 1024)));
+    cluster.run();
+    let completion = cluster.frames(&client).pop();
+    assert!(
+        matches!(
+            completion,
+            Some(ServerFrame::Completion {
+                reply: Err(Refusal::ComponentRefused { .. }),
+                ..
+            })
+        ),
+        "{completion:?}"
+    );
+    assert!(cluster.state(member(1)).upload(digest).is_none());
+    let execution = &cluster.member(member(1)).execution;
+    let leader = execution.leader.as_ref().expect("it leads");
+    assert!(leader.examining.is_empty());
+}
+
+/// A configuration of control characters takes six bytes for each in JSON.
+#[test]
+fn a_configuration_fits_the_node_that_shows_it() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open(member(1));
+    let digest = cluster.install(&mut client, "lock");
+    let mut mount = |config: Vec<u8>| {
+        let path = "/lock".to_owned();
+        let mount = Operation::Mount {
+            path,
+            digest,
+            config,
+        };
+        cluster.call(&mut client, mount)
+    };
+    let refused = mount(vec![1; 200_000]);
+    assert!(
+        matches!(refused, Err(Refusal::TooLarge { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(mount(vec![1; 100_000]), Ok(Outcome::Mounted));
+    assert_eq!(mount(vec![b'x'; 1_000_000]), Ok(Outcome::Mounted));
+}
+
+/// Many sessions wait at one mount, which is removed.
+#[test]
+fn r32_the_waits_of_a_mount_end_in_one_transaction() {
+    let limits = Limits {
+        txn_bytes_max: 16 * 1024,
+        value_bytes_max: 8 * 1024,
+        ..Limits::default()
+    };
+    let mut cluster = Cluster::with_limits(1, limits);
+    let mut admin = cluster.open(member(1));
+    cluster.install_and_mount(&mut admin, "hostile", "/h");
+    let mut waiting = 0;
+    for _ in 0..30 {
+        let mut client = cluster.open(member(1));
+        for _ in 0..7 {
+            let reply = cluster.call(&mut client, invoke("/h", "wait"));
+            waiting += u32::from(matches!(reply, Ok(Outcome::Waiting(_))));
+        }
+    }
+    assert!(waiting > 50, "{waiting} wait");
+    let path = "/h".to_owned();
+    let unmounted = cluster.call(&mut admin, Operation::Unmount { path });
+    assert_eq!(unmounted, Ok(Outcome::Unmounted));
+    assert_eq!(cluster.state(member(1)).counters().waits, 0);
 }
 
 /// The leader goes during the examination, and nothing else happens in the cluster.
