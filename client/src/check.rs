@@ -79,6 +79,7 @@ fn path_of(operation: &Operation) -> Option<&str> {
         Operation::Multi { .. }
         | Operation::Install { .. }
         | Operation::RemoveComponent { .. }
+        | Operation::Group { .. }
         | Operation::UploadChunk { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
@@ -97,6 +98,11 @@ fn bytes_of(operation: &Operation) -> usize {
         Operation::Mount { config, .. } => config.len(),
         Operation::UploadChunk { data, .. } => data.len(),
         Operation::Install { name, .. } => name.len(),
+        Operation::Group {
+            group,
+            member,
+            operation,
+        } => group.len() + member.len() + operation.text_bytes(),
         Operation::Multi { operations } => operations
             .iter()
             .map(|operation| match operation {

@@ -553,6 +553,21 @@ mod tests {
             (Refusal::MountExists { mount: mount() }, false),
             (Refusal::UnknownComponent { digest: path() }, false),
             (Refusal::ComponentInUse { mount: mount() }, false),
+            (Refusal::BadMember { reason: path() }, false),
+            (
+                Refusal::MemberLives {
+                    group: path(),
+                    member: path(),
+                },
+                false,
+            ),
+            (
+                Refusal::UnknownMember {
+                    group: path(),
+                    member: path(),
+                },
+                false,
+            ),
             (Refusal::ComponentRefused { reason: reason() }, false),
             (
                 Refusal::Rejected {
@@ -607,7 +622,7 @@ mod tests {
         let mut codes: Vec<_> = refusals().iter().map(|(of, _)| of.code()).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 27, "each refusal is in the table once");
+        assert_eq!(codes.len(), 30, "each refusal is in the table once");
         for (refusal, retryable) in refusals() {
             let write = WriteError::from(refusal);
             assert_eq!(write.is_retryable(), retryable, "{write:?}");

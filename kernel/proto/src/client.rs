@@ -4,6 +4,7 @@
 //! hello, heartbeats and status, and one bidirectional stream for each session. Replies,
 //! completions and events of a session travel on its stream, in order (rule R28).
 
+use crate::group::GroupOperation;
 use crate::reply::Reply;
 use crate::{
     ClusterId, ConnEpoch, Digest, LogIndex, MemberId, ReadId, RequestId, SessionId, SessionSecret,
@@ -295,6 +296,15 @@ pub enum Operation {
     RemoveComponent {
         /// The component's digest.
         digest: Digest,
+    },
+    /// Something of a group's member.
+    Group {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+        /// What.
+        operation: GroupOperation,
     },
 }
 

@@ -5,6 +5,7 @@
 //! - [`client`]: the frames of a session's stream and of a connection's control stream.
 //! - [`peer`]: the frames between members.
 //! - [`effect`] and [`batch`]: what one log entry holds, in a compact encoding of its own.
+//! - [`group`]: members of groups.
 //! - [`codec`]: what the compact encodings share.
 //! - [`record`]: what a checkpoint holds.
 //! - [`limits`]: every cap, with its reason.
@@ -23,6 +24,7 @@ pub mod codec;
 pub mod effect;
 pub mod entry;
 pub mod frame;
+pub mod group;
 pub mod ids;
 pub mod limits;
 pub mod path;

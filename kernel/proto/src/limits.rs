@@ -37,6 +37,28 @@ pub const UPLOAD_CHUNK_BYTES_MIN: usize = 4096;
 /// takes a round trip, and a client that is cut off comes back within a session's timeout.
 pub const UPLOAD_IDLE_MS_MAX: u64 = 60_000;
 
+/// Groups of the cluster.
+pub const GROUPS_MAX: usize = 1024;
+/// Members of a group, those that are gone and not forgotten among them.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Bytes of a group's name and of a member's id.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// Groups that one session is a member of, so that its end fits a transaction with what it writes of
+/// each (rule R32).
+pub const SESSION_MEMBERSHIPS_MAX: usize = 16;
+/// Bytes of a member's address and of its zone.
+pub const MEMBER_TEXT_BYTES_MAX: usize = 128;
+/// Dimensions of weight.
+pub const MEMBER_CAPACITIES_MAX: usize = 4;
+/// Facts of a member's meta.
+pub const MEMBER_META_MAX: usize = 64;
+/// Bytes of a member's meta.
+pub const MEMBER_META_BYTES_MAX: usize = 16 * 1024;
+/// What is written of a member beside its path when its session ends, in bytes at most.
+pub const MEMBER_RECORD_BYTES_MAX: usize = 1024;
+/// The longest that a member may ask its work to wait for it, in milliseconds: a day.
+pub const RESTART_DELAY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// The caps that a cluster may set differently; the same for client and server.
 #[derive(
     Clone,

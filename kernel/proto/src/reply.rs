@@ -50,6 +50,9 @@ pub enum Outcome {
     Unmounted,
     /// A component was removed.
     ComponentRemoved,
+    /// What was asked of a group was done; a member that joined has the reply's zxid as its
+    /// incarnation.
+    GroupChanged,
 }
 
 /// The outcome of one operation of a `multi`.
@@ -194,6 +197,30 @@ pub enum Refusal {
         /// The path of a mount that has it.
         mount: String,
     },
+    /// A group's or a member's name, or what a member says of itself, can not be taken.
+    #[error("{reason}")]
+    BadMember {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The member lives with another session (rule R34).
+    #[error(
+        "{member} of {group} lives with another session: wait until that ends, or take it over with its secret"
+    )]
+    MemberLives {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+    },
+    /// No such member is known; or, where a member asks about itself, it does not live.
+    #[error("{group} has no member {member}")]
+    UnknownMember {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+    },
     /// The component was examined and can not be a plugin here.
     #[error("the component can not be used: {reason}")]
     ComponentRefused {
@@ -275,6 +302,9 @@ impl Refusal {
             Self::UnknownComponent { .. } => "unknown-component",
             Self::ComponentInUse { .. } => "component-in-use",
             Self::ComponentRefused { .. } => "component-refused",
+            Self::BadMember { .. } => "bad-member",
+            Self::MemberLives { .. } => "member-lives",
+            Self::UnknownMember { .. } => "unknown-member",
             Self::Rejected { .. } => "rejected",
             Self::PluginFault { .. } => "plugin-fault",
             Self::PluginLoading { .. } => "plugin-loading",
@@ -341,6 +371,7 @@ crate::compact_enum!(Outcome {
     15 = Mounted,
     16 = Unmounted,
     17 = ComponentRemoved,
+    18 = GroupChanged,
 });
 
 crate::compact_enum!(SubOutcome {
@@ -378,6 +409,9 @@ crate::compact_enum!(Refusal {
     25 = SessionEnded,
     26 = BadTimeout { min_ms, max_ms },
     27 = ComponentInUse { mount },
+    28 = BadMember { reason },
+    29 = MemberLives { group, member },
+    30 = UnknownMember { group, member },
 });
 
 crate::compact_enum!(PathError {

@@ -350,6 +350,7 @@ fn every_reply() -> Vec<Reply> {
         Outcome::Mounted,
         Outcome::Unmounted,
         Outcome::ComponentRemoved,
+        Outcome::GroupChanged,
     ];
     let mut replies: Vec<Reply> = outcomes.into_iter().map(Ok).collect();
     replies.extend(every_refusal().into_iter().map(Err));
@@ -424,6 +425,15 @@ fn every_refusal() -> Vec<Refusal> {
             max_ms: 9,
         },
         Refusal::ComponentInUse { mount: path() },
+        Refusal::BadMember { reason: text() },
+        Refusal::MemberLives {
+            group: text(),
+            member: text(),
+        },
+        Refusal::UnknownMember {
+            group: text(),
+            member: text(),
+        },
     ]);
     refusals
 }

@@ -31,6 +31,11 @@ fn operation_bytes(operation: &Operation) -> usize {
         Operation::UploadChunk { data, .. } => data.len(),
         Operation::Install { name, .. } => name.len(),
         Operation::Mount { path, config, .. } => path.len() + config.len(),
+        Operation::Group {
+            group,
+            member,
+            operation,
+        } => group.len() + member.len() + operation.text_bytes(),
         Operation::Sync
         | Operation::CancelWait { .. }
         | Operation::CloseSession

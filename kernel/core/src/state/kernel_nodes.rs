@@ -1,9 +1,11 @@
 //! The kernel's own nodes under `/folkmoot`, which every client can read and watch and only the
 //! kernel writes: members, limits, mounts and plugins, each as JSON. They are made from the typed
-//! records in the same transaction, so they are replicated and hashed as any node.
+//! records in the same transaction, so they are replicated and hashed as any node. Those of groups
+//! are written by ordinary effects.
 
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::client::ChangeKind;
+use folkmoot_proto::group::GROUPS;
 use folkmoot_proto::{Digest, MountId, WallTime, Zxid, split_last};
 
 use super::applied::NodeChange;
@@ -43,6 +45,13 @@ pub fn is_reserved(path: &str) -> bool {
     is_within(path, ROOT)
 }
 
+/// Whether the node is made from a record, and so by no effect of its own: all of the kernel's, save
+/// those of groups.
+#[must_use]
+pub(super) fn is_of_records(path: &str) -> bool {
+    is_reserved(path) && (path == GROUPS || !is_within(path, GROUPS))
+}
+
 /// Makes the tree that a cluster begins with, as of zxid 0.
 pub(super) fn make_first<S: Store>(store: &mut S, bootstrap: &Bootstrap) {
     let stamp = Stamp {
@@ -52,7 +61,7 @@ pub(super) fn make_first<S: Store>(store: &mut S, bootstrap: &Bootstrap) {
     };
     store.insert_node("/", fixed(stamp.zxid, stamp.wall_time), b"");
     let unheard = &mut Vec::new();
-    for directory in [ROOT, MEMBERS, MOUNTS, PLUGINS] {
+    for directory in [ROOT, MEMBERS, MOUNTS, PLUGINS, GROUPS] {
         put(store, stamp, directory, Vec::new(), unheard);
     }
     put(store, stamp, LIMITS, json(&bootstrap.limits), unheard);

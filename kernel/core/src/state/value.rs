@@ -167,7 +167,7 @@ pub struct Session {
     pub completion_bytes: u64,
     /// Its ephemeral nodes (rule R32).
     pub ephemerals: u32,
-    /// Bytes of the paths of its ephemeral nodes (rule R32).
+    /// Bytes of the paths of its ephemeral nodes, and of what is written when they go (rule R32).
     pub ephemeral_bytes: u64,
     /// Its waits.
     pub waits: u32,
@@ -380,6 +380,9 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             code.len() + message.len() + details.sum::<usize>()
         }
         Err(Refusal::PluginFault { kind, message }) => kind.len() + message.len(),
+        Err(Refusal::MemberLives { group, member } | Refusal::UnknownMember { group, member }) => {
+            group.len() + member.len()
+        }
         Err(
             Refusal::BadPath { path, .. }
             | Refusal::Reserved { path }
@@ -400,6 +403,7 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             | Refusal::UnknownComponent { digest: text }
             | Refusal::ComponentInUse { mount: text }
             | Refusal::ComponentRefused { reason: text }
+            | Refusal::BadMember { reason: text }
             | Refusal::PluginLoading { mount: text }
             | Refusal::MountThrottled { mount: text },
         ) => text.len(),

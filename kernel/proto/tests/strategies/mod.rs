@@ -226,6 +226,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             Outcome::Mounted,
             Outcome::Unmounted,
             Outcome::ComponentRemoved,
+            Outcome::GroupChanged,
         ]),
     ]
 }

@@ -125,6 +125,7 @@ fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Ef
         (Operation::UploadChunk { .. }, Outcome::ChunkTaken) => true,
         (Operation::Install { .. }, Outcome::Installed | Outcome::Waiting(_)) => true,
         (Operation::Mount { .. }, Outcome::Mounted) => true,
+        (Operation::Group { .. }, Outcome::GroupChanged) => true,
         (Operation::Unmount { .. }, Outcome::Unmounted)
         | (Operation::RemoveComponent { .. }, Outcome::ComponentRemoved) => true,
         _ => false,

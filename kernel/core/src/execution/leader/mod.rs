@@ -8,6 +8,7 @@ mod components;
 pub(in crate::execution) mod draft;
 mod events;
 mod expiry;
+mod groups;
 mod health;
 mod native;
 mod office;

@@ -7,6 +7,7 @@ use folkmoot_proto::{RequestId, SessionId, Ticket};
 
 use super::components;
 use super::draft::Draft;
+use super::groups;
 use super::operations::{self, check_count, parse};
 use super::sessions::end_session;
 use crate::state::View;
@@ -57,6 +58,11 @@ pub(super) fn execute(
         }
         Operation::Unmount { path } => unmount(draft, &path),
         Operation::RemoveComponent { digest } => components::remove(draft, digest),
+        Operation::Group {
+            group,
+            member,
+            operation,
+        } => groups::execute(draft, session, (&group, &member), operation),
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")
         }

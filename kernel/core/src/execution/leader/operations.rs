@@ -286,7 +286,7 @@ fn check_value(draft: &Draft, data: &[u8]) -> Result<(), Refusal> {
 }
 
 /// Whether `owner` is open and may own one more ephemeral node at `path` (rule R32).
-fn check_owner(draft: &Draft, owner: SessionId, path: &str) -> Result<(), Refusal> {
+pub(super) fn check_owner(draft: &Draft, owner: SessionId, path: &str) -> Result<(), Refusal> {
     let Some(session) = draft.view().session(owner) else {
         return Err(Refusal::OwnerNotOpen);
     };

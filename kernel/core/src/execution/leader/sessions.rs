@@ -7,6 +7,7 @@ use folkmoot_proto::reply::Refusal;
 use folkmoot_proto::{MountId, SessionId};
 
 use super::draft::Draft;
+use super::groups::live_node_removed;
 use super::operations::delete_unchecked;
 use crate::mutation::{self, Mutation};
 use crate::state::View;
@@ -29,6 +30,7 @@ pub(in crate::execution) fn end_session(
             removed.entry(mount).or_default().push(relative);
         }
         delete_unchecked(draft, &path)?;
+        live_node_removed(draft, &path, expired)?;
     }
     for digest in draft.view().uploads_of_session(session) {
         draft.effect(Effect::DropUpload { digest })?;

@@ -1,7 +1,7 @@
 //! Clients of a test cluster: what they send, and what they were told.
 
 use folkmoot_proto::client::{
-    ClientFrame, ControlReply, NodeKind, Operation, Request, ServerFrame, Watch,
+    ClientFrame, ControlReply, Guard, NodeKind, Operation, Request, ServerFrame, Watch,
 };
 use folkmoot_proto::reply::{Outcome, Reply};
 use folkmoot_proto::{ConnEpoch, Digest, MemberId, RequestId, SessionId, SessionSecret, Zxid};
@@ -139,10 +139,20 @@ impl Cluster {
 
     /// Sends a request with a certain id.
     pub(super) fn send_as(&mut self, client: &Client, id: RequestId, operation: Operation) {
+        self.send_guarded(client, id, Vec::new(), operation);
+    }
+
+    fn send_guarded(
+        &mut self,
+        client: &Client,
+        id: RequestId,
+        guards: Vec<Guard>,
+        operation: Operation,
+    ) {
         let request = Request {
             id,
             acked_up_to: client.acked,
-            guards: Vec::new(),
+            guards,
             operation,
         };
         self.frame(client.member, client.stream, ClientFrame::Request(request));
@@ -158,7 +168,19 @@ impl Cluster {
 
     /// Sends the session's next request and waits for its reply, which is the next frame.
     pub(super) fn call(&mut self, client: &mut Client, operation: Operation) -> Reply {
-        let id = self.send(client, operation);
+        self.call_guarded(client, Vec::new(), operation)
+    }
+
+    /// As [`Cluster::call`], of a request that has guards.
+    pub(super) fn call_guarded(
+        &mut self,
+        client: &mut Client,
+        guards: Vec<Guard>,
+        operation: Operation,
+    ) -> Reply {
+        let id = client.next;
+        client.next = id.next();
+        self.send_guarded(client, id, guards, operation);
         self.run();
         match self.next_frame(client) {
             Some(ServerFrame::Reply { id: of, reply, .. }) if of == id => reply,

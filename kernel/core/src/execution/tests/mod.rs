@@ -8,6 +8,7 @@ mod mutants;
 mod plugins;
 
 mod bounds;
+mod groups;
 mod r01_r09_log;
 mod r10_r13_waits;
 mod r14_r16_sessions;

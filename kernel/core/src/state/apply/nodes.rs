@@ -1,5 +1,7 @@
 //! Effects on nodes.
 
+use folkmoot_proto::group::member_of_live_path;
+use folkmoot_proto::limits::MEMBER_RECORD_BYTES_MAX;
 use folkmoot_proto::{NodePath, SessionId, split_last};
 
 use super::{ApplyError, NodeProblem, Stamp};
@@ -58,7 +60,7 @@ pub(super) fn create<S: Store>(
         };
         let session = Session {
             ephemerals: session.ephemerals + 1,
-            ephemeral_bytes: session.ephemeral_bytes + path.len() as u64,
+            ephemeral_bytes: session.ephemeral_bytes + ephemeral_bytes(path),
             ..session.clone()
         };
         write(
@@ -134,7 +136,7 @@ pub(super) fn delete<S: Store>(
         };
         let session = Session {
             ephemerals: session.ephemerals - 1,
-            ephemeral_bytes: session.ephemeral_bytes - path.len() as u64,
+            ephemeral_bytes: session.ephemeral_bytes - ephemeral_bytes(path),
             ..session.clone()
         };
         write(
@@ -150,7 +152,7 @@ pub(super) fn delete<S: Store>(
 }
 
 fn not_reserved(path: &str) -> Result<(), ApplyError> {
-    if kernel_nodes::is_reserved(path) {
+    if kernel_nodes::is_of_records(path) {
         return Err(refused(path, NodeProblem::Reserved));
     }
     Ok(())
@@ -161,4 +163,11 @@ fn expect_counter(path: &str, expected: u64, got: u64) -> Result<(), ApplyError>
         return Err(refused(path, NodeProblem::BadCounter { expected, got }));
     }
     Ok(())
+}
+
+/// What an ephemeral node counts for among what a session may own (rule R32): its path, and, of a
+/// member's live node, what is written of the member when it goes.
+fn ephemeral_bytes(path: &str) -> u64 {
+    let record = member_of_live_path(path).map_or(0, |_| MEMBER_RECORD_BYTES_MAX);
+    (path.len() + record) as u64
 }
