@@ -35,6 +35,7 @@ mod core;
 mod counter;
 mod driver;
 mod error;
+mod group;
 mod link;
 mod lock;
 mod multi;
@@ -58,10 +59,12 @@ pub use folkmoot_proto::client::{
     AttachRefused, Change, ChangeKind, Guard, MemberStatus, NodeKind, PeerStatus, ReadRefusal,
     SnapshotNode, Stat, WatchEnd, WatchScope,
 };
+pub use folkmoot_proto::group::{MemberRecord, MemberSpec, MemberState};
 pub use folkmoot_proto::reply::{Refusal, SubOutcome};
 pub use folkmoot_proto::{
     ClusterId, Digest, LogIndex, MemberId, NodePath, SessionId, Term, WallTime, Zxid,
 };
+pub use group::{Discovery, Group, GroupView, Member, MemberInfo};
 pub use lock::{Lock, LockError, LockGuard};
 pub use multi::{Multi, MultiDone};
 pub use plugins::{MountInfo, PluginInfo};
