@@ -164,6 +164,9 @@ pub(crate) enum Command {
     /// Mount plugins, and list mounts.
     #[command(subcommand)]
     Mount(Mount),
+    /// Join groups, and look at their members.
+    #[command(subcommand)]
+    Member(Member),
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -364,4 +367,82 @@ pub(crate) enum Mount {
 pub(crate) enum Cluster {
     /// A line for each member; it needs no leader.
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// Run COMMAND as a member of a group: alive while this command's session lives.
+    Join(Join),
+    /// A line for each member of a group.
+    List {
+        /// The group.
+        group: String,
+        /// Only members that live.
+        #[arg(long)]
+        live: bool,
+    },
+    /// Print the members, and then what changes, until interrupted.
+    Watch {
+        /// The group.
+        group: String,
+        /// End after as many changes.
+        #[arg(long, value_name = "CHANGES")]
+        count: Option<u64>,
+    },
+    /// Have a member give up what it has, over its restarts, too.
+    Drain(OneMember),
+    /// Take `drain` back.
+    Undrain(OneMember),
+    /// Remove what is kept of a member that is gone.
+    Forget(OneMember),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OneMember {
+    /// The group.
+    pub(crate) group: String,
+    /// The member.
+    pub(crate) id: String,
+}
+
+/// Runs COMMAND as a member of a group, with FOLKMOOT_GROUP, FOLKMOOT_MEMBER, FOLKMOOT_INCARNATION
+/// and FOLKMOOT_GUARD (PATH=TOKEN, which holds while this incarnation lives) in its environment.
+///
+/// The member is there before COMMAND is started. When COMMAND ends, what it left in its process
+/// group is ended, too, and the session is closed. When the lease of the session is over, so that the
+/// cluster may say that the member is gone, COMMAND gets SIGTERM, and SIGKILL after the grace.
+/// Signals are passed on as by `folkmoot lock`.
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The group; it is made if it is not there.
+    pub(crate) group: String,
+    /// The member's id.
+    #[arg(long)]
+    pub(crate) id: String,
+    /// Where the member is reached, for those who look for it.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) address: String,
+    /// Its place, from the outside in, such as zone/rack.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) zone: String,
+    /// How much it can carry; up to four dimensions, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub(crate) capacity: Vec<u64>,
+    /// A fact to look for it by. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = fact)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// Seconds that COMMAND has between SIGTERM and SIGKILL.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) grace: f64,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+fn fact(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a fact is KEY=VALUE")?;
+    if key.is_empty() {
+        return Err("a fact has a key".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }

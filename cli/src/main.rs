@@ -8,11 +8,13 @@ mod dev;
 mod failure;
 mod init;
 mod lock;
+mod member;
 mod node;
 mod output;
 mod pki;
 mod plugin;
 mod server;
+mod supervise;
 mod watch;
 
 use std::io::IsTerminal;
@@ -93,6 +95,10 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
             let body = async |session: &_| lock::run(session, arguments, patience).await;
             return with_session(&global, Interrupts::AreTheBodys, body).await;
         }
+        Command::Member(args::Member::Join(arguments)) => {
+            let body = async |session: &_| member::join(session, arguments).await;
+            return with_session(&global, Interrupts::AreTheBodys, body).await;
+        }
         command => {
             let (input, patience) = (node::input(&command)?, connect::patience(&global));
             let body = async |session: &_| operate(session, command, input, patience, out).await;
@@ -138,6 +144,7 @@ async fn operate(
         }
         Command::Plugin(command) => plugin::plugin(session, command, out).await,
         Command::Mount(command) => plugin::mount(session, command, out).await,
+        Command::Member(command) => member::operate(session, command, out).await,
         Command::Init(_)
         | Command::Bench(_)
         | Command::Server { .. }
