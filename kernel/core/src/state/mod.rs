@@ -22,7 +22,7 @@ mod view;
 mod views;
 
 pub use applied::{AppliedTxn, NodeChange, Notice};
-pub use apply::{ApplyError, NodeProblem, Stamp};
+pub use apply::{ApplyError, NodeProblem, Stamp, ephemeral_bytes};
 pub use checkpoint::{Delta, FEATURE_LEVEL};
 pub use committed::{Position, State};
 pub use key::{BadKey, Key, PathKey, compare_paths, is_within};

@@ -9,8 +9,8 @@ use folkmoot_proto::{NodePath, PathError, SessionId, split_last};
 
 use super::draft::Draft;
 use crate::mutation::{self, Mutation};
-use crate::state::View;
 use crate::state::kernel_nodes::is_reserved;
+use crate::state::{View, ephemeral_bytes};
 
 /// Characters of a bad path that its refusal repeats.
 const ECHO_CHARS: usize = 128;
@@ -297,7 +297,7 @@ pub(super) fn check_owner(draft: &Draft, owner: SessionId, path: &str) -> Result
     let count = u64::from(session.ephemerals) + 1;
     let count_max = u64::from(limits.session_ephemerals_max);
     check_limit("ephemeral nodes of a session", count, count_max)?;
-    let paths = session.ephemeral_bytes + u64::try_from(path.len()).unwrap_or(u64::MAX);
+    let paths = session.ephemeral_bytes + ephemeral_bytes(path);
     let bytes = paths * 2 + count * DELETION_BYTES;
     let what = "bytes that a session's end writes for its ephemeral nodes";
     check_limit(what, bytes, u64::from(limits.txn_bytes_max / 2))

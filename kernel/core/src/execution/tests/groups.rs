@@ -2,6 +2,7 @@
 
 use folkmoot_proto::client::{Guard, NodeKind, Operation};
 use folkmoot_proto::group::{GroupOperation, MemberRecord, MemberSpec, MemberState};
+use folkmoot_proto::limits::Limits;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{SessionSecret, Zxid};
 
@@ -235,20 +236,40 @@ fn names_and_facts_are_checked_and_nothing_is_left_of_a_refusal() {
 /// R32: what the end of a session writes of its memberships fits its transaction.
 #[test]
 fn r32_a_session_has_so_many_memberships() {
-    let mut cluster = Cluster::new(3);
+    let max = folkmoot_proto::limits::SESSION_MEMBERSHIPS_MAX;
+    assert_eq!(joined_until_refused(Limits::default()), max);
+    let small = Limits {
+        value_bytes_max: 8 * 1024,
+        txn_bytes_max: 16 * 1024,
+        ..Limits::default()
+    };
+    let joined = joined_until_refused(small);
+    assert!((1..max).contains(&joined), "{joined}");
+}
+
+/// How many groups one session can be a member of, which then ends with all of them.
+fn joined_until_refused(limits: Limits) -> usize {
+    let mut cluster = Cluster::with_limits(3, limits);
     let mut worker = cluster.open(member(2));
+    let name = "n".repeat(100);
     let join = |number: usize| Operation::Group {
-        group: format!("g{number}"),
-        member: "w1".to_owned(),
+        group: format!("{name}{number}"),
+        member: name.clone(),
         operation: GroupOperation::Join {
-            spec: MemberSpec::at("a"),
+            spec: MemberSpec {
+                zone: name.clone(),
+                ..MemberSpec::at(name.clone())
+            },
             predecessor: None,
         },
     };
-    for number in 0..folkmoot_proto::limits::SESSION_MEMBERSHIPS_MAX {
-        assert_eq!(cluster.call(&mut worker, join(number)), CHANGED);
-    }
-    let refused = cluster.call(&mut worker, join(99));
+    let mut joined = 0;
+    let refused = loop {
+        match cluster.call(&mut worker, join(joined)) {
+            CHANGED => joined += 1,
+            refused => break refused,
+        }
+    };
     assert!(
         matches!(refused, Err(Refusal::TooLarge { .. })),
         "{refused:?}"
@@ -256,4 +277,5 @@ fn r32_a_session_has_so_many_memberships() {
     let closed = cluster.call(&mut worker, Operation::CloseSession);
     assert_eq!(closed, Ok(Outcome::SessionClosed));
     assert_same_state(&cluster);
+    joined
 }

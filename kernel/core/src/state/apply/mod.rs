@@ -12,6 +12,7 @@ use folkmoot_proto::effect::Effect;
 use folkmoot_proto::{LogTime, Ticket, WallTime, Zxid};
 
 pub use error::{ApplyError, NodeProblem};
+pub use nodes::ephemeral_bytes;
 
 use super::applied::NodeChange;
 use super::store::Store;

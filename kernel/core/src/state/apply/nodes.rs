@@ -167,7 +167,8 @@ fn expect_counter(path: &str, expected: u64, got: u64) -> Result<(), ApplyError>
 
 /// What an ephemeral node counts for among what a session may own (rule R32): its path, and, of a
 /// member's live node, what is written of the member when it goes.
-fn ephemeral_bytes(path: &str) -> u64 {
+#[must_use]
+pub fn ephemeral_bytes(path: &str) -> u64 {
     let record = member_of_live_path(path).map_or(0, |_| MEMBER_RECORD_BYTES_MAX);
     (path.len() + record) as u64
 }
