@@ -82,6 +82,19 @@ async fn r26_a_restart_is_a_checkpoint_and_the_logs_tail() {
     assert!(connect(&cluster, 0).await.status().await.applied_zxid >= before.applied_zxid);
 }
 
+/// Rule R7: what execution has applied makes room for what it is handed next, of which all together
+/// is more than may wait for it.
+#[tokio::test]
+async fn r07_what_is_applied_makes_room() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let client = connect(&cluster, 0).await;
+    let mut session = client.session().await;
+    for node in 0..32 {
+        within(session.create(&format!("/n{node}"), &vec![1; LARGE])).await;
+    }
+}
+
 /// Rule R25: a member that was away for longer than the others' logs reach gets a snapshot, and
 /// starts again on it.
 #[tokio::test]
