@@ -72,6 +72,22 @@ pub(crate) enum Format {
     Json,
 }
 
+fn members(text: &str) -> Result<usize, String> {
+    number(text, 2_000)
+}
+
+fn partitions(text: &str) -> Result<usize, String> {
+    number(text, 200_000)
+}
+
+fn number(text: &str, most: usize) -> Result<usize, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no number between 1 and {most}"))
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let value: f64 = text
         .parse()
@@ -170,6 +186,9 @@ pub(crate) enum Command {
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Partition maps.
+    #[command(subcommand)]
+    Partition(Partition),
     /// Measure a cluster with a closed loop of clients.
     Bench(crate::bench::Bench),
     /// Compile a component: what a member runs in a process of its own.
@@ -445,4 +464,33 @@ fn fact(text: &str) -> Result<(String, String), String> {
         return Err("a fact has a key".to_owned());
     }
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Partition {
+    /// Judge rebalancers offline: the same churn for each, what they move against the least that
+    /// could have been moved, and how even it is afterwards. It asks no cluster.
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// Members at the beginning.
+    #[arg(long, default_value_t = 12, value_parser = members)]
+    pub(crate) members: usize,
+    /// Partitions.
+    #[arg(long, default_value_t = 240, value_parser = partitions)]
+    pub(crate) partitions: usize,
+    /// What happens: the name of a trace, or all.
+    #[arg(long, value_name = "TRACE", default_value = "all")]
+    pub(crate) churn: String,
+    /// A standard policy, a model of another system's, or all.
+    #[arg(long, default_value = "all")]
+    pub(crate) policy: String,
+    /// What chance is made of.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// A folder for pictures, one a trace: load over members, and moves so far.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) svg: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@ mod lock;
 mod member;
 mod node;
 mod output;
+mod partition;
 mod pki;
 mod plugin;
 mod server;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::json;
 
-use crate::args::{Cli, Cluster, Command, Format};
+use crate::args::{Cli, Cluster, Command, Format, Partition};
 use crate::connect::{Interrupts, with_session};
 use crate::failure::{CONFIGURATION, Failure};
 use crate::output::{Output, note};
@@ -88,6 +89,9 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Init(arguments) => init::run(&arguments, out)?,
         Command::Server { config } => server::run(&config).await?,
         Command::Dev(arguments) => dev::run(arguments).await?,
+        Command::Partition(Partition::Simulate(arguments)) => {
+            partition::simulate(&arguments, out)?;
+        }
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
@@ -147,6 +151,7 @@ async fn operate(
         Command::Member(command) => member::operate(session, command, out).await,
         Command::Init(_)
         | Command::Bench(_)
+        | Command::Partition(_)
         | Command::Server { .. }
         | Command::Dev(_)
         | Command::Lock(_)
