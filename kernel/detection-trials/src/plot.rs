@@ -145,10 +145,8 @@ impl Svg {
         let names = ["fixed-timeout", "phi-accrual"];
         for (index, (name, colour)) in names.into_iter().zip(COLOURS).enumerate() {
             let x = LEFT + 130.0 * index as f64;
-            self.text += &format!(
-                "<line x1=\"{x}\" x2=\"{}\" y1=\"{0}\" y2=\"{0}\" stroke=\"{colour}\" stroke-width=\"3\"/>\n",
-                x + 22.0,
-            );
+            self.text +=
+                &format!("<path d=\"M{x} {y}h22\" stroke=\"{colour}\" stroke-width=\"3\"/>\n");
             self.words(x + 28.0, y + 4.0, "start", name, "normal");
         }
         self.words(LEFT + 270.0, y + 4.0, "start", note, "normal");
