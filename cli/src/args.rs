@@ -189,6 +189,9 @@ pub(crate) enum Command {
     /// Partition maps.
     #[command(subcommand)]
     Partition(Partition),
+    /// Judge failure detectors.
+    #[command(subcommand)]
+    Detector(crate::detector::Detector),
     /// Measure a cluster with a closed loop of clients.
     Bench(crate::bench::Bench),
     /// Compile a component: what a member runs in a process of its own.

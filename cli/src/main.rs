@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod cluster;
 mod connect;
+mod detector;
 mod dev;
 mod failure;
 mod init;
@@ -92,6 +93,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Partition(Partition::Simulate(arguments)) => {
             partition::simulate(&arguments, out)?;
         }
+        Command::Detector(command) => detector::run(&command, out)?,
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
@@ -154,6 +156,7 @@ async fn operate(
         | Command::Partition(_)
         | Command::Server { .. }
         | Command::Dev(_)
+        | Command::Detector(_)
         | Command::Lock(_)
         | Command::Cluster(_)
         | Command::CompileComponent { .. } => Ok(()),

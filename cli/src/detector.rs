@@ -1,0 +1,122 @@
+//! Failure detectors, judged offline.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use folkmoot_detection_trials::report::{Detectors, Outcome};
+use folkmoot_detection_trials::suspicion::Point;
+use folkmoot_detection_trials::worlds::Set;
+use folkmoot_detection_trials::{Quality, plot, recorded, report};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Detector {
+    /// Compare the standard failure detectors on generated and recorded traces. Needs no cluster.
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The generated traces: those to judge on, or those to choose a configuration on.
+    #[arg(long, value_enum, default_value_t = Traces::Judged)]
+    traces: Traces,
+    /// What they are drawn by; the same gives the same.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Hours that each lasts, with 96 clients.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    hours: u64,
+    /// A recorded trace, which is judged too; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    recording: Vec<PathBuf>,
+    /// phi-accrual's configuration, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "")]
+    phi: String,
+    /// fixed-timeout's configuration, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "")]
+    fixed: String,
+    /// Draw `detection.svg` and `expiries.svg` in this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+/// Which generated traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Traces {
+    /// Those to judge on.
+    Judged,
+    /// Those to choose a configuration on.
+    Tuning,
+    /// None, but recordings.
+    None,
+}
+
+pub(crate) fn run(command: &Detector, output: Output) -> Result<(), Failure> {
+    let Detector::Simulate(simulate) = command;
+    let detectors = Detectors::configured(simulate.fixed.as_bytes(), simulate.phi.as_bytes())
+        .map_err(Failure::configuration)?;
+    let mut outcomes = match simulate.traces {
+        Traces::Judged => detectors.run_all(Set::Judged, simulate.seed, simulate.hours),
+        Traces::Tuning => detectors.run_all(Set::Tuning, simulate.seed, simulate.hours),
+        Traces::None => Vec::new(),
+    };
+    for file in &simulate.recording {
+        let text = fs::read_to_string(file).map_err(|error| Failure::file(file, &error))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let trace = recorded::read(&name, &text)
+            .map_err(|error| Failure::configuration(format!("{}: {error}", file.display())))?;
+        outcomes.push(detectors.run(&trace));
+    }
+    if let Some(folder) = &simulate.plots {
+        fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
+        write(&folder.join("detection.svg"), &plot::curves(&outcomes))?;
+        write(&folder.join("expiries.svg"), &plot::expiries(&outcomes))?;
+    }
+    let documents: Vec<Value> = outcomes.iter().map(document).collect();
+    output.print(report::markdown(&outcomes).trim_end(), &json!(documents))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| Failure::file(path, &error))
+}
+
+fn document(outcome: &Outcome) -> Value {
+    json!({
+        "trace": outcome.trace,
+        "session_hours": outcome.session_hours,
+        "timeout_ms": outcome.timeout_ms,
+        "fixed": quality(&outcome.fixed),
+        "phi": quality(&outcome.phi),
+    })
+}
+
+fn quality(quality: &Quality) -> Value {
+    let expiry = &quality.expiry;
+    json!({
+        "curve": quality.suspicion.points.iter().map(point).collect::<Vec<_>>(),
+        "configured": point(&quality.suspicion.configured),
+        "expiry": {
+            "crashes": expiry.crashes,
+            "mistaken": expiry.mistaken,
+            "p50_timeouts": expiry.p50_timeouts,
+            "p99_timeouts": expiry.p99_timeouts,
+            "before_floor": expiry.before_floor,
+            "after_ceiling": expiry.after_ceiling,
+            "by_sick_observer": expiry.by_sick_observer,
+        },
+    })
+}
+
+fn point(point: &Point) -> Value {
+    json!({
+        "threshold": point.threshold,
+        "detection_ms": point.detection_ms,
+        "detection_p99_ms": point.detection_p99_ms,
+        "mistakes_an_hour": point.mistakes_an_hour,
+        "mistake_ms": point.mistake_ms,
+    })
+}
