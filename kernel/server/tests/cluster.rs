@@ -64,7 +64,7 @@ async fn a_session_survives_its_leader_and_the_leader_comes_back() {
     let mut session = elsewhere.resume(&session).await;
     let before = session.get_resuming(&elsewhere, "/before").await;
     assert_eq!(before.as_deref(), Some(&b"1"[..]));
-    session.create("/after", b"2").await;
+    session.create_resuming(&elsewhere, "/after", b"2").await;
 
     cluster
         .start(leader_index)

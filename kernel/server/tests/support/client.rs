@@ -9,7 +9,7 @@ use folkmoot_proto::client::{
     ClientFrame, ControlReply, ControlRequest, MemberStatus, NodeKind, Operation, PROTOCOL_VERSION,
     Query, Read, ReadOutcome, ReadRefusal, Request, ServerFrame,
 };
-use folkmoot_proto::reply::{Outcome, Reply};
+use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{MemberId, ReadId, RequestId, SessionId, SessionSecret, Zxid, frame};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
@@ -239,6 +239,11 @@ pub(crate) struct Session {
 impl Session {
     /// Sends a request again and again until it is answered.
     pub(crate) async fn request(&mut self, operation: Operation) -> Reply {
+        let reply = within(self.try_request(operation)).await;
+        reply.expect("the session's stream lives")
+    }
+
+    async fn try_request(&mut self, operation: Operation) -> Result<Reply, StreamLost> {
         self.last = self.last.next();
         let request = ClientFrame::Request(Request {
             id: self.last,
@@ -246,24 +251,23 @@ impl Session {
             guards: Vec::new(),
             operation,
         });
-        within(async {
-            self.frames.session(&request).await;
-            loop {
-                match self.frames.server_frame().await {
-                    Some(ServerFrame::Reply { id, reply, .. }) if id == self.last => return reply,
-                    Some(ServerFrame::NotAdmitted { .. }) => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        self.frames.session(&request).await;
-                    }
-                    Some(ServerFrame::Rewind { next }) if next <= self.last => {
-                        self.frames.session(&request).await;
-                    }
-                    Some(_) => {}
-                    None => panic!("the session's stream was lost"),
-                }
+        let mut send = true;
+        loop {
+            if send && !self.frames.try_session(&request).await {
+                return Err(StreamLost);
             }
-        })
-        .await
+            send = false;
+            match self.frames.server_frame().await {
+                Some(ServerFrame::Reply { id, reply, .. }) if id == self.last => return Ok(reply),
+                Some(ServerFrame::NotAdmitted { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    send = true;
+                }
+                Some(ServerFrame::Rewind { next }) if next <= self.last => send = true,
+                Some(_) => {}
+                None => return Err(StreamLost),
+            }
+        }
     }
 
     pub(crate) async fn create(&mut self, path: &str, data: &[u8]) {
@@ -275,6 +279,30 @@ impl Session {
             })
             .await;
         assert_eq!(reply, Ok(Outcome::Created { sequence: None }), "{path}");
+    }
+
+    /// As [`Session::create`], for a session as that of [`Session::get_resuming`]. What was sent on a
+    /// stream that was lost may have taken effect.
+    pub(crate) async fn create_resuming(&mut self, client: &Client, path: &str, data: &[u8]) {
+        let create = Operation::Create {
+            path: path.to_owned(),
+            data: data.to_vec(),
+            kind: NodeKind::PERSISTENT,
+        };
+        let mut lost = false;
+        let reply = within(async {
+            loop {
+                match self.try_request(create.clone()).await {
+                    Ok(reply) => return reply,
+                    Err(StreamLost) => *self = client.resume(self).await,
+                }
+                lost = true;
+            }
+        })
+        .await;
+        let done = matches!(reply, Ok(Outcome::Created { .. }));
+        let done_before = lost && matches!(reply, Err(Refusal::NodeExists { .. }));
+        assert!(done || done_before, "{path}: {reply:?}");
     }
 
     /// A linearizable read, asked again while no quorum answers.

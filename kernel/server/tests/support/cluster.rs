@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
@@ -34,10 +35,20 @@ struct Running {
     thread: JoinHandle<Result<(), RunError>>,
 }
 
-/// Two sockets on ports that nobody else has, peers' and clients'.
-fn sockets() -> (UdpSocket, UdpSocket) {
-    let bind = || UdpSocket::bind("127.0.0.1:0").expect("a loopback port");
-    (bind(), bind())
+/// A loopback address that nobody uses, given once in this process. Its port is below those that the
+/// system gives to clients: one of them would be taken by another test between now and the start.
+fn free_address() -> SocketAddr {
+    const FIRST: u32 = 30_000;
+    const PORTS: u32 = 2_700;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let place = std::process::id().wrapping_mul(64);
+    let free = (0..PORTS).find_map(|_| {
+        let step = place.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + step % PORTS).expect("a port");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        UdpSocket::bind(address).is_ok().then_some(address)
+    });
+    free.expect("a free port")
 }
 
 impl Cluster {
@@ -48,14 +59,13 @@ impl Cluster {
         let mut members = Vec::new();
         let mut addresses = Vec::new();
         for id in 1..=size {
-            let (peer, client) = sockets();
-            let address = |socket: &UdpSocket| socket.local_addr().expect("bound");
+            let (peer, client) = (free_address(), free_address());
             members.push(BootstrapMember {
                 id: MemberId(id),
-                peer_address: address(&peer).to_string(),
-                client_address: address(&client).to_string(),
+                peer_address: peer.to_string(),
+                client_address: client.to_string(),
             });
-            addresses.push((address(&peer), address(&client)));
+            addresses.push((peer, client));
         }
         let bootstrap = Bootstrap {
             cluster: ClusterId(random_bytes(&folder)),
