@@ -165,7 +165,7 @@ impl PhiAccrual {
 
     /// For how long its expiry is put off from now on.
     fn hold_ms(&self, subject: &Subject, lateness: Lateness, together: bool) -> u64 {
-        if subject.silent_ms + HOLD_MS < subject.timeout_ms {
+        if subject.silent_ms.saturating_add(HOLD_MS) < subject.timeout_ms {
             return 0;
         }
         let timeouts = match together {
@@ -235,6 +235,8 @@ fn schema() -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use proptest::prelude::*;
 
     /// So many sessions of one zone with a regular past, silent for as long as given.
     fn silent_for(silences_ms: &[u64]) -> Assessment {
@@ -340,6 +342,49 @@ mod tests {
             r#"{"phi": 5}"#,
         ] {
             assert!(policy.configure(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    fn any_time_ms() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), Just(0), Just(u64::MAX)]
+    }
+
+    fn any_subject() -> impl Strategy<Value = Subject> {
+        let times = (any_time_ms(), any_time_ms(), any_time_ms());
+        let arrivals = (any::<u32>(), 0.0..1e12_f64, 0.0..1e12_f64, 0.0..1e12_f64);
+        (any::<u64>(), times, arrivals).prop_map(|(key, times, (n, mean_ms, sd_ms, p99_ms))| {
+            Subject {
+                key,
+                silent_ms: times.0,
+                timeout_ms: times.1,
+                declared_pause_ms: times.2,
+                arrivals: Arrivals {
+                    n,
+                    mean_ms,
+                    sd_ms,
+                    p99_ms,
+                },
+                ..Subject::default()
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_kernel_shows_there_is_a_finite_verdict_on_each(
+            subjects in proptest::collection::vec(any_subject(), 0..6),
+            since_elected_ms in any_time_ms(),
+            lag_ms in any_time_ms(),
+            since_stall_ms in any_time_ms(),
+        ) {
+            let observer = Observer { since_elected_ms, lag_ms, since_stall_ms, ..Observer::default() };
+            let assessment = Assessment { subjects, observer, ..Assessment::default() };
+            let verdicts = PhiAccrual::default().assess(&assessment);
+            prop_assert_eq!(verdicts.len(), assessment.subjects.len());
+            for (verdict, subject) in verdicts.iter().zip(&assessment.subjects) {
+                prop_assert!(verdict.suspicion.is_finite() && verdict.suspicion >= 0.0);
+                prop_assert_eq!((verdict.key, verdict.touch), (subject.key, subject.touch));
+            }
         }
     }
 }
