@@ -188,7 +188,6 @@ impl TestCluster {
     ///
     /// If the policy rejects, if it answers the same question differently, or if the plan breaks an
     /// invariant.
-    #[must_use]
     #[track_caller]
     pub fn check<R: Rebalancer>(mut self, policy: &R) -> Self {
         let input = self.input();
