@@ -90,7 +90,7 @@ mutations! {
     HashKeepsRemoved = "R27",
     /// Replies overtake the events of their transaction.
     ReplyBeforeEvents = "R28",
-    /// Answers overtake the events that a resumed watch has missed.
+    /// Answers overtake the events that a resumed watch is still to tell.
     AnswersOvertakeWatches = "R28",
     /// A watch that resumes from a zxid is told of that transaction again.
     ResumeInclusive = "R29",

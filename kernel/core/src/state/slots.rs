@@ -1,12 +1,12 @@
 //! The keys that an overlay has changed: found by hash, since each transaction looks a dozen of them
 //! up, and walked in order, for what lists children or what is due. They are never walked by hash.
 
-use core::hash::{BuildHasherDefault, Hasher};
+use core::hash::{Hash, Hasher};
 use core::ops::Bound;
 use std::collections::BTreeSet;
 
 use folkmoot_proto::Zxid;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::key::Key;
@@ -22,7 +22,7 @@ pub(super) struct Slot {
 
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    by_key: HashMap<Key, Slot, BuildHasherDefault<KeyHasher>>,
+    by_key: HashTable<(Key, Slot)>,
     /// The same keys.
     order: BTreeSet<Key>,
 }
@@ -33,34 +33,43 @@ impl Slots {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Slot> {
-        match self.by_key.is_empty() {
-            true => None,
-            false => self.by_key.get(key),
+        if self.by_key.is_empty() {
+            return None;
         }
+        let found = self.by_key.find(hash(key), |(of, _)| of == key)?;
+        Some(&found.1)
     }
 
     /// Puts a slot in place of the one before it.
     pub(super) fn insert(&mut self, key: Key, slot: Slot) -> Option<Slot> {
-        let before = self.by_key.insert(key.clone(), slot);
-        if before.is_none() {
-            self.order.insert(key);
+        let hashed = hash(&key);
+        if let Some((_, present)) = self.by_key.find_mut(hashed, |(of, _)| *of == key) {
+            return Some(core::mem::replace(present, slot));
         }
-        before
+        self.order.insert(key.clone());
+        self.by_key
+            .insert_unique(hashed, (key, slot), |(of, _)| hash(of));
+        None
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Slot> {
-        let removed = self.by_key.remove(key);
-        if removed.is_some() {
-            self.order.remove(key);
-        }
-        removed
+        let found = self.by_key.find_entry(hash(key), |(of, _)| of == key);
+        let ((_, slot), _) = found.ok()?.remove();
+        self.order.remove(key);
+        Some(slot)
     }
 
     /// The slots from `from` on, in the order of their keys.
     pub(super) fn range_from(&self, from: Bound<&Key>) -> impl Iterator<Item = (&Key, &Slot)> {
         let keys = self.order.range((from, Bound::Unbounded));
-        keys.filter_map(|key| Some((key, self.by_key.get(key)?)))
+        keys.filter_map(|key| Some((key, self.get(key)?)))
     }
+}
+
+fn hash(key: &Key) -> u64 {
+    let mut hasher = KeyHasher::default();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Hashes keys: paths by xxh3, numbers by a multiplication. An overlay has thousands of keys, not
@@ -144,10 +153,8 @@ mod tests {
 
     #[test]
     fn numbers_that_follow_each_other_have_hashes_apart() {
-        use core::hash::BuildHasher;
-        let hashing = BuildHasherDefault::<KeyHasher>::default();
         let marks: BTreeSet<u64> = (0..1024_u64)
-            .map(|request| hashing.hash_one(Key::Event(folkmoot_proto::MountId(7), request)) & 4095)
+            .map(|request| hash(&Key::Event(folkmoot_proto::MountId(7), request)) & 4095)
             .collect();
         assert!(marks.len() > 800, "{} of 4,096 places", marks.len());
     }
