@@ -6,7 +6,7 @@ use folkmoot_e2e::{Cli, Cluster, Process, Signal, wait_until};
 use serde_json::Value;
 
 /// A member that says who it is, and sleeps until it is ended.
-fn worker(cli: &Cli, id: &str, zone: &str) -> Process {
+fn worker(cli: &Cli, id: &str, zone: &str, timeout: &str) -> Process {
     let script = "echo \"$FOLKMOOT_GROUP $FOLKMOOT_MEMBER $FOLKMOOT_GUARD\"; exec sleep 1000";
     let process = cli.start(&[
         "member",
@@ -21,7 +21,7 @@ fn worker(cli: &Cli, id: &str, zone: &str) -> Process {
         "--meta",
         "role=db",
         "--session-timeout",
-        "2",
+        timeout,
         "--",
         "sh",
         "-c",
@@ -68,8 +68,9 @@ fn members_come_and_go_and_everybody_sees_it() {
         cli.ask(&["member", "list", "workers"]),
         Value::Array(Vec::new())
     );
-    let killed = worker(&cli, "w1", "a");
-    let mut stopped = worker(&cli, "w2", "b");
+    // The one expires soon, the other outlives an election on the slowest machine.
+    let killed = worker(&cli, "w1", "a", "2");
+    let mut stopped = worker(&cli, "w2", "b", "30");
     let watcher = cluster.cli_of(1).start(&["member", "watch", "workers"]);
     sees(&watcher, "w2", "alive");
 
