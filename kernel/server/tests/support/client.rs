@@ -195,31 +195,43 @@ impl Client {
     pub(crate) async fn resume(&self, former: &Session) -> Session {
         within(async {
             loop {
-                let mut frames = Frames::open(&self.connection).await;
-                frames
-                    .session(&ClientFrame::Resume {
-                        session: former.id,
-                        secret: former.secret,
-                        last_seen: Zxid::ZERO,
-                    })
-                    .await;
-                if let Some(ServerFrame::Attached {
-                    session, last_id, ..
-                }) = frames.server_frame().await
-                {
-                    frames.session(&ClientFrame::WatchesResumed).await;
-                    return Session {
-                        id: session,
-                        secret: former.secret,
-                        frames,
-                        last: last_id,
-                        reads: former.reads,
-                    };
+                if let Ok(session) = self.try_resume(former).await {
+                    return session;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await
+    }
+
+    /// The stream is lost if the attachment is refused, or if a later one ends it at once.
+    async fn try_resume(&self, former: &Session) -> Result<Session, StreamLost> {
+        let mut frames = Frames::open(&self.connection).await;
+        let resume = ClientFrame::Resume {
+            session: former.id,
+            secret: former.secret,
+            last_seen: Zxid::ZERO,
+        };
+        if !frames.try_session(&resume).await {
+            return Err(StreamLost);
+        }
+        let attached = frames.server_frame().await;
+        let Some(ServerFrame::Attached {
+            session, last_id, ..
+        }) = attached
+        else {
+            return Err(StreamLost);
+        };
+        if !frames.try_session(&ClientFrame::WatchesResumed).await {
+            return Err(StreamLost);
+        }
+        Ok(Session {
+            id: session,
+            secret: former.secret,
+            frames,
+            last: last_id,
+            reads: former.reads,
+        })
     }
 }
 
