@@ -112,8 +112,12 @@ impl Group {
             .session
             .get(&format!("{}/{id}", live_path(&self.name)))
             .await;
-        // Joined again, it is the incarnation that it was.
-        let incarnation = live.map_or(zxid, |node| node.stat.czxid);
+        // Joined again, it is the incarnation that it was. A node of another session is none of
+        // ours: the token of this join holds no more then, as it should.
+        let own = live.ok().filter(|node| {
+            node.stat.ephemeral_owner == Some(self.session.id()) && node.stat.czxid < zxid
+        });
+        let incarnation = own.map_or(zxid, |node| node.stat.czxid);
         Ok(Member {
             group: self.clone(),
             id: id.into(),

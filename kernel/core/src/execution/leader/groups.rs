@@ -17,7 +17,7 @@ use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{SessionId, SessionSecret, split_last};
 
 use super::draft::Draft;
-use super::operations::{check_count, check_limit, check_owner, delete_unchecked};
+use super::operations::{check_count, check_limit, check_owner, check_value, delete_unchecked};
 use super::sessions::end_session;
 use crate::state::View;
 
@@ -104,7 +104,7 @@ impl<'a> Member<'a> {
         if self.lives_with(draft) == Some(session) {
             return self.change(draft, spec);
         }
-        self.end_predecessor(draft, session, predecessor)?;
+        self.end_predecessor(draft, predecessor)?;
         self.make_group(draft)?;
         if draft.view().node(&self.record).is_none() {
             check_children(
@@ -123,7 +123,7 @@ impl<'a> Member<'a> {
             SESSION_MEMBERSHIPS_MAX,
         )?;
         check_owner(draft, session, &self.live)?;
-        put(draft, &self.live, json(spec), Some(session))?;
+        self.put_spec(draft, spec, Some(session))?;
         let stamp = draft.stamp();
         let before = self.record(draft);
         let record =
@@ -133,7 +133,7 @@ impl<'a> Member<'a> {
 
     /// The member says something else of itself; it stays the same incarnation.
     fn change(&self, draft: &mut Draft, spec: &MemberSpec) -> Result<(), Refusal> {
-        put(draft, &self.live, json(spec), None)?;
+        self.put_spec(draft, spec, None)?;
         let mut record = self.known(draft)?;
         record.zone.clone_from(&spec.zone);
         record.capacity.clone_from(&spec.capacity);
@@ -144,7 +144,6 @@ impl<'a> Member<'a> {
     fn end_predecessor(
         &self,
         draft: &mut Draft,
-        session: SessionId,
         predecessor: Option<SessionSecret>,
     ) -> Result<(), Refusal> {
         let Some(owner) = self.lives_with(draft) else {
@@ -152,11 +151,8 @@ impl<'a> Member<'a> {
         };
         let secret = draft.view().session(owner).map(|owner| owner.secret);
         let knows = secret.is_some() && predecessor.map(|known| known.hash()) == secret;
-        if owner == session || !knows {
-            return Err(Refusal::MemberLives {
-                group: self.group.to_owned(),
-                member: self.id.to_owned(),
-            });
+        if !knows {
+            return Err(self.lives());
         }
         end_session(draft, owner, false)
     }
@@ -200,10 +196,7 @@ impl<'a> Member<'a> {
     fn forget(&self, draft: &mut Draft) -> Result<(), Refusal> {
         self.known(draft)?;
         if self.lives_with(draft).is_some() {
-            return Err(Refusal::MemberLives {
-                group: self.group.to_owned(),
-                member: self.id.to_owned(),
-            });
+            return Err(self.lives());
         }
         delete_unchecked(draft, &self.record)
     }
@@ -216,16 +209,20 @@ impl<'a> Member<'a> {
     fn check_own(&self, draft: &Draft, session: SessionId) -> Result<(), Refusal> {
         match self.lives_with(draft) {
             Some(owner) if owner == session => Ok(()),
-            Some(_) => Err(Refusal::MemberLives {
-                group: self.group.to_owned(),
-                member: self.id.to_owned(),
-            }),
+            Some(_) => Err(self.lives()),
             None => Err(self.unknown()),
         }
     }
 
     fn known(&self, draft: &Draft) -> Result<MemberRecord, Refusal> {
         self.record(draft).ok_or_else(|| self.unknown())
+    }
+
+    fn lives(&self) -> Refusal {
+        Refusal::MemberLives {
+            group: self.group.to_owned(),
+            member: self.id.to_owned(),
+        }
     }
 
     fn unknown(&self) -> Refusal {
@@ -244,6 +241,18 @@ impl<'a> Member<'a> {
                 self.record
             ),
         }
+    }
+
+    /// It is the client's, and so has the limit of a value.
+    fn put_spec(
+        &self,
+        draft: &mut Draft,
+        spec: &MemberSpec,
+        owner: Option<SessionId>,
+    ) -> Result<(), Refusal> {
+        let bytes = json(spec);
+        check_value(draft, &bytes)?;
+        put(draft, &self.live, bytes, owner)
     }
 
     fn put_record(&self, draft: &mut Draft, record: &MemberRecord) -> Result<(), Refusal> {

@@ -280,7 +280,7 @@ fn sequential_path(draft: &Draft, prefix: &str) -> Result<(NodePath, Option<u64>
     Ok((writable(&with_number(node.sequence))?, Some(node.sequence)))
 }
 
-fn check_value(draft: &Draft, data: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_value(draft: &Draft, data: &[u8]) -> Result<(), Refusal> {
     let limit = usize::try_from(draft.view().limits().value_bytes_max).unwrap_or(usize::MAX);
     check_count("bytes of a value", data.len(), limit)
 }

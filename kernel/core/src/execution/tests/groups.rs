@@ -247,6 +247,44 @@ fn r32_a_session_has_so_many_memberships() {
     assert!((1..max).contains(&joined), "{joined}");
 }
 
+/// What a member says of itself is a node's value, and has its limit.
+#[test]
+fn what_a_member_says_of_itself_fits_a_value() {
+    let limits = Limits {
+        value_bytes_max: 4 * 1024,
+        ..Limits::default()
+    };
+    let mut cluster = Cluster::with_limits(1, limits);
+    let mut worker = cluster.open(member(1));
+    let join = |bytes| {
+        let mut spec = MemberSpec::at("a");
+        spec.meta.insert("k".to_owned(), "v".repeat(bytes));
+        let predecessor = None;
+        group(GroupOperation::Join { spec, predecessor })
+    };
+    let refused = cluster.call(&mut worker, join(4 * 1024));
+    assert!(
+        matches!(refused, Err(Refusal::TooLarge { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(cluster.call(&mut worker, join(2 * 1024)), CHANGED);
+}
+
+/// R12: a session ends whatever the limit of values: what is kept of its member is the kernel's.
+#[test]
+fn r12_a_member_goes_with_its_session_where_values_are_small() {
+    let limits = Limits {
+        value_bytes_max: 64,
+        ..Limits::default()
+    };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let mut worker = cluster.open(member(2));
+    assert_eq!(cluster.call(&mut worker, join()), CHANGED);
+    let closed = cluster.call(&mut worker, Operation::CloseSession);
+    assert_eq!(closed, Ok(Outcome::SessionClosed));
+    assert_eq!(record(&cluster).state, MemberState::Gone);
+}
+
 /// How many groups one session can be a member of, which then ends with all of them.
 fn joined_until_refused(limits: Limits) -> usize {
     let mut cluster = Cluster::with_limits(3, limits);
