@@ -8,6 +8,7 @@
 //! - [`state`]: what is replicated, the overlay over it, and how effects are applied.
 //! - [`mutation`]: switches that take a rule out, so that its check is seen to fail.
 //! - [`plugin`]: how execution calls a guest, whoever runs it.
+//! - [`policy`]: how execution asks a policy, whoever runs it.
 //!
 //! Time, seeds and bytes come in as arguments; work goes out as actions. Nothing here reads a
 //! clock, draws randomness, starts a thread, does I/O, or iterates in hash order.
@@ -18,4 +19,5 @@ pub mod execution;
 pub mod log;
 pub mod mutation;
 pub mod plugin;
+pub mod policy;
 pub mod state;

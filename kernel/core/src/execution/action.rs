@@ -7,6 +7,7 @@ use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{ConnEpoch, Digest, LogIndex, MemberId, SessionId, Term, Tick, Zxid};
 
 use crate::consensus::{ProposeRefused, ProposedBatch};
+use crate::policy::{PolicyCall, PolicyCallId};
 
 /// One session stream of one connection; given by the shell, never used twice in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,7 +146,7 @@ pub enum ConsensusEvent {
 }
 
 /// What an execution machine wants done, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ExecutionAction {
     /// Send to a session's client, in order.
     ToStream {
@@ -195,6 +196,13 @@ pub enum ExecutionAction {
         digest: Digest,
         /// Its bytes.
         bytes: Bytes,
+    },
+    /// Ask a policy off the hot path, and answer with `handle_policy` (leader only).
+    AskPolicy {
+        /// Names the question.
+        id: PolicyCallId,
+        /// The question.
+        call: Box<PolicyCall>,
     },
     /// Compile a component ahead.
     CompileComponent {

@@ -28,6 +28,7 @@ use self::leader::Leader;
 use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
 use self::request::{REQUEST_BYTES_MAX, request_bytes};
 use crate::plugin::{Discard, PluginRuntime};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId};
 use crate::state::{Speculative, State, View};
 
 pub use action::{
@@ -66,6 +67,8 @@ pub struct Execution {
     joined_bytes: usize,
     /// Counts read barriers, so that no two have one name (rule R20).
     contexts: u64,
+    /// Counts questions to policies.
+    policy_calls: u64,
     /// When the member's own timers are looked at.
     next_round: Tick,
     last_tick: Tick,
@@ -97,6 +100,7 @@ impl Execution {
             discards: Vec::new(),
             joined_bytes: 0,
             contexts: 0,
+            policy_calls: 0,
             next_round: now.tick,
             last_tick: now.tick,
             stopped: false,
@@ -121,6 +125,7 @@ impl Execution {
     pub fn take_over_from(&mut self, former: &Self) {
         self.known_leader = former.known_leader;
         self.contexts = former.contexts;
+        self.policy_calls = former.policy_calls;
         self.leader = former
             .leader
             .as_ref()
@@ -189,6 +194,12 @@ impl Execution {
     pub fn handle_examined(&mut self, now: Now, digest: Digest, result: Result<String, String>) {
         self.look(now);
         self.lead_examined(digest, result);
+    }
+
+    /// Answers an `AskPolicy`. An answer that nobody waits for any more does nothing.
+    pub fn handle_policy(&mut self, now: Now, id: PolicyCallId, answer: PolicyAnswer) {
+        self.look(now);
+        let _ = (id, answer);
     }
 
     /// A component that was to be compiled can be called from here on: what waits for it goes on.
@@ -418,6 +429,16 @@ impl Execution {
     fn stop(&mut self, reason: String) {
         self.stopped = true;
         self.act(ExecutionAction::Stop { reason });
+    }
+
+    /// Asks a policy; its answer comes to [`Execution::handle_policy`], or never.
+    #[expect(dead_code, reason = "who asks comes next")]
+    fn ask_policy(&mut self, call: PolicyCall) -> PolicyCallId {
+        self.policy_calls += 1;
+        let id = PolicyCallId(self.policy_calls);
+        let call = Box::new(call);
+        self.act(ExecutionAction::AskPolicy { id, call });
+        id
     }
 
     fn next_context(&mut self) -> ReadContext {

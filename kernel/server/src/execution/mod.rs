@@ -353,6 +353,8 @@ impl ExecutionThread {
                 ExecutionAction::ExamineComponent { digest, bytes } => {
                     self.plugins.service.submit_examine(digest, bytes);
                 }
+                // Nobody asks one yet.
+                ExecutionAction::AskPolicy { .. } => {}
                 ExecutionAction::CompileComponent { digest, bytes } => {
                     self.plugins.service.submit_compile(digest, bytes);
                 }

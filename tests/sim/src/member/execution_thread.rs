@@ -96,6 +96,8 @@ impl Member {
             ExecutionAction::ExamineComponent { digest, .. } => {
                 self.later(ctx, 30_000, ToExecution::Examined { digest });
             }
+            // Nobody asks one yet.
+            ExecutionAction::AskPolicy { .. } => {}
             ExecutionAction::CompileComponent { digest, .. } => {
                 self.later(ctx, 60_000, ToExecution::Compiled { digest });
             }
