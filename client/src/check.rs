@@ -80,6 +80,7 @@ fn path_of(operation: &Operation) -> Option<&str> {
         | Operation::Install { .. }
         | Operation::RemoveComponent { .. }
         | Operation::Group { .. }
+        | Operation::Map { .. }
         | Operation::UploadChunk { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
@@ -103,6 +104,7 @@ fn bytes_of(operation: &Operation) -> usize {
             member,
             operation,
         } => group.len() + member.len() + operation.text_bytes(),
+        Operation::Map { group, operation } => group.len() + operation.text_bytes(),
         Operation::Multi { operations } => operations
             .iter()
             .map(|operation| match operation {

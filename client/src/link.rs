@@ -282,7 +282,7 @@ impl ControlTask {
                 let Some(sent) = self.in_flight.remove(&sequence) else {
                     return;
                 };
-                for session in sessions {
+                for (session, _) in sessions {
                     if let Some(held) = self.sessions.get(&session) {
                         let _ = held.notices.send(Notice::Renewed { sent });
                     }

@@ -424,7 +424,9 @@ impl SessionCore {
                 self.members = members;
                 self.follow(consequence);
             }
-            ServerFrame::Attached { .. }
+            ServerFrame::Map(_)
+            | ServerFrame::MapRefused { .. }
+            | ServerFrame::Attached { .. }
             | ServerFrame::AttachRefused(_)
             | ServerFrame::SessionEnded { .. }
             | ServerFrame::Closing { .. } => return Err(Violation::Unexpected),

@@ -5,6 +5,7 @@
 //! completions and events of a session travel on its stream, in order (rule R28).
 
 use crate::group::GroupOperation;
+use crate::partition::{MapDetail, MapOperation, MapUpdate};
 use crate::reply::Reply;
 use crate::{
     ClusterId, ConnEpoch, Digest, LogIndex, MemberId, ReadId, RequestId, SessionId, SessionSecret,
@@ -52,8 +53,10 @@ pub enum ControlReply {
         /// The heartbeat's sequence.
         sequence: u64,
         /// The sessions that were accepted; one that is missing was refused, is closing, or has
-        /// moved elsewhere.
-        sessions: Vec<SessionId>,
+        /// moved elsewhere. With each the zxid through which its client must have taken in its maps
+        /// for the leases of its partitions to go on with the session's; none: they do not, by this
+        /// acknowledgement (rule R35).
+        sessions: Vec<(SessionId, Option<Zxid>)>,
     },
     /// Whether this member knows a leader; sent at every change.
     Leader {
@@ -151,6 +154,23 @@ pub enum ClientFrame {
     More {
         /// The read.
         read: ReadId,
+    },
+    /// Has the group's map told from here on, whether there is one yet or not: as an update without
+    /// a base, or, where `since` is what the client has and the layout is the same, from there.
+    WatchMap {
+        /// The group.
+        group: String,
+        /// How much.
+        detail: MapDetail,
+        /// What the client has.
+        since: Option<Zxid>,
+    },
+    /// The map is not to be told any more.
+    UnwatchMap {
+        /// The group.
+        group: String,
+        /// As in `WatchMap`.
+        detail: MapDetail,
     },
     /// Follows `Resume`, once attached, behind a `Watch` for every watch that the client goes on
     /// with. Until it came and those watches have caught up, answers, completions and reads are
@@ -305,6 +325,13 @@ pub enum Operation {
         member: String,
         /// What.
         operation: GroupOperation,
+    },
+    /// Something of a group's partition map.
+    Map {
+        /// The group.
+        group: String,
+        /// What.
+        operation: MapOperation,
     },
 }
 
@@ -574,6 +601,17 @@ pub enum ServerFrame {
         watch: WatchId,
         /// Why.
         reason: WatchEnd,
+    },
+    /// A map, or what changed of it.
+    Map(MapUpdate),
+    /// A map is not told: the stream is told of as many as may be, or the name is none.
+    MapRefused {
+        /// The group.
+        group: String,
+        /// As in `WatchMap`.
+        detail: MapDetail,
+        /// Why, for a person.
+        reason: String,
     },
     /// The session is over, by a committed entry (rule R15).
     SessionEnded {

@@ -302,6 +302,16 @@ impl<T: Compact> Compact for Option<T> {
     }
 }
 
+impl<T: Compact> Compact for Box<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        T::encode(self, out);
+    }
+
+    fn decode(input: &mut Input<'_>) -> Result<Self, DecodeError> {
+        T::decode(input).map(Self::new)
+    }
+}
+
 impl<T: Compact> Compact for Vec<T> {
     fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.len() as u64);
@@ -356,7 +366,7 @@ macro_rules! compact_arrays {
 }
 
 compact_numbers!(
-    Term LogIndex Zxid MemberId SessionId RequestId ConnEpoch Ticket MountId LogTime WallTime
+    Term LogIndex Zxid MemberId SessionId RequestId ConnEpoch Ticket MountId MapId LogTime WallTime
 );
 compact_arrays!(ClusterId Digest SecretHash);
 

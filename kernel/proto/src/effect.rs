@@ -3,8 +3,10 @@
 //! An effect says what *is* afterwards ("version 7"), never a difference, and its preconditions are
 //! asserted at apply. The compact encoding is in [`crate::batch`]; tags are never reused.
 
+use crate::partition::{Assignment, Layout, MapLedger, MapRecord, PartitionId, PartitionRecord};
 use crate::{
-    ConnEpoch, Digest, LogTime, MemberId, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid,
+    ConnEpoch, Digest, LogTime, MapId, MemberId, MountId, RequestId, SecretHash, SessionId, Ticket,
+    Zxid,
 };
 
 /// One change of the replicated state. The transaction's zxid and its batch's times complete it.
@@ -190,6 +192,61 @@ pub enum Effect {
         /// Its digest.
         digest: Digest,
     },
+    /// A group gets a map, whose id is the transaction's zxid, with these partitions, which nobody
+    /// has.
+    CreateMap {
+        /// The map.
+        record: Box<MapRecord>,
+        /// Its partitions.
+        layout: Layout,
+    },
+    /// A map is kept otherwise, or got a member.
+    PutMap {
+        /// The map.
+        map: MapId,
+        /// It afterwards; of what is there, group, layout and partitions stay.
+        record: Box<MapRecord>,
+    },
+    /// A map goes with its partitions.
+    RemoveMap {
+        /// The map.
+        map: MapId,
+    },
+    /// What of a map changes often.
+    PutLedger {
+        /// The map.
+        map: MapId,
+        /// It afterwards.
+        ledger: Box<MapLedger>,
+    },
+    /// A partition is described otherwise.
+    PutPartition {
+        /// The map.
+        map: MapId,
+        /// The partition; it is there before.
+        partition: PartitionId,
+        /// It afterwards.
+        record: Box<PartitionRecord>,
+    },
+    /// Somebody else has a partition, or a move goes on.
+    Assign {
+        /// The map.
+        map: MapId,
+        /// The partition.
+        partition: PartitionId,
+        /// Who has it afterwards.
+        assignment: Box<Assignment>,
+    },
+    /// A partition is no more, and these two are there in its place: the map's layout is the
+    /// transaction's zxid afterwards (rule R39).
+    SplitPartition {
+        /// The map.
+        map: MapId,
+        /// The partition.
+        partition: PartitionId,
+        /// Its parts, which get the map's next ids.
+        parts: Vec<PartitionRecord>,
+    },
 }
 
 /// What a mount's plugin hears (rule R12).
@@ -261,6 +318,13 @@ crate::compact_enum!(Effect {
     19 = DropUpload { digest },
     20 = PutComponent { digest, description },
     21 = RemoveComponent { digest },
+    22 = CreateMap { record, layout },
+    23 = PutMap { map, record },
+    24 = RemoveMap { map },
+    25 = PutLedger { map, ledger },
+    26 = PutPartition { map, partition, record },
+    27 = Assign { map, partition, assignment },
+    30 = SplitPartition { map, partition, parts },
 });
 
 crate::compact_enum!(MountEvent {

@@ -87,6 +87,10 @@ position!(
     MountId
 );
 position!(
+    /// A partition map: the zxid of the transaction that made it.
+    MapId
+);
+position!(
     /// Milliseconds on the log clock, which only moves while the cluster has a leader (rule R9).
     LogTime
 );

@@ -6,6 +6,7 @@
 //! - [`peer`]: the frames between members.
 //! - [`effect`] and [`batch`]: what one log entry holds, in a compact encoding of its own.
 //! - [`group`]: members of groups.
+//! - [`partition`]: partition maps.
 //! - [`codec`]: what the compact encodings share.
 //! - [`record`]: what a checkpoint holds.
 //! - [`limits`]: every cap, with its reason.
@@ -27,6 +28,7 @@ pub mod frame;
 pub mod group;
 pub mod ids;
 pub mod limits;
+pub mod partition;
 pub mod path;
 pub mod peer;
 pub mod record;

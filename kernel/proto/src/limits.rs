@@ -59,6 +59,27 @@ pub const MEMBER_RECORD_BYTES_MAX: usize = 1024;
 /// The longest that a member may ask its work to wait for it, in milliseconds: a day.
 pub const RESTART_DELAY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Partitions of a map: a policy plans for as many within a second.
+pub const MAP_PARTITIONS_MAX: usize = 128 * 1024;
+/// Replicas of a partition.
+pub const MAP_REPLICAS_MAX: usize = 7;
+/// Moves under way in the cluster.
+pub const MOVES_IN_FLIGHT_MAX: u32 = 4096;
+/// Bytes of what a policy's `configure` gets.
+pub const POLICY_CONFIG_BYTES_MAX: usize = 16 * 1024;
+/// Permits of a map that hold at once.
+pub const MAP_PERMITS_MAX: usize = 64;
+/// Members of one permit.
+pub const PERMIT_MEMBERS_MAX: usize = 1024;
+/// How long a permit may hold, in milliseconds: an hour.
+pub const PERMIT_MS_MAX: u64 = 60 * 60 * 1000;
+/// Partitions that one request of an operator or report of a member names.
+pub const MAP_NAMED_MAX: usize = 4096;
+/// Members that may have a partition, where they are listed.
+pub const PARTITION_ALLOWED_MAX: usize = 64;
+/// Maps that one stream is told of.
+pub const STREAM_MAPS_MAX: usize = 16;
+
 /// The caps that a cluster may set differently; the same for client and server.
 #[derive(
     Clone,

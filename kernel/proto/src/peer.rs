@@ -281,6 +281,9 @@ pub enum ExecutionMessage {
         sequence: u64,
         /// The sessions that were accepted.
         sessions: Vec<SessionId>,
+        /// The last transaction that had an owner of a partition let go, of those that the leader
+        /// had applied when the round began (rule R35).
+        revoked: Zxid,
     },
     /// From any member: its state's hash at a fixed position (rule R27).
     StateHash {

@@ -1,7 +1,7 @@
 //! The answers to write-class requests: outcomes and refusals. Both are logged (rule R1).
 
 use crate::codec::{Compact, DecodeError, Input};
-use crate::{PathError, Ticket, Zxid};
+use crate::{LogTime, PathError, Ticket, Zxid};
 
 /// The answer to a write-class request, given in its place in the session's order.
 pub type Reply = Result<Outcome, Refusal>;
@@ -53,6 +53,22 @@ pub enum Outcome {
     /// What was asked of a group was done; a member that joined has the reply's zxid as its
     /// incarnation.
     GroupChanged,
+    /// What was asked of a map was done.
+    MapChanged,
+    /// What a policy would do: JSON.
+    Planned(String),
+    /// The members may stop, and the permit is kept.
+    Permitted {
+        /// The permit.
+        permit: Zxid,
+        /// Until when it holds.
+        until: LogTime,
+    },
+    /// What a member said of its partitions was taken in.
+    Reported {
+        /// How much of it was of the present move, token and incarnation; the rest did nothing.
+        current: u32,
+    },
 }
 
 /// The outcome of one operation of a `multi`.
@@ -221,6 +237,56 @@ pub enum Refusal {
         /// The member.
         member: String,
     },
+    /// What is asked for a map can not be taken.
+    #[error("{reason}")]
+    BadMap {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The group has no map.
+    #[error("{group} has no partition map")]
+    UnknownMap {
+        /// The group.
+        group: String,
+    },
+    /// The group has a map.
+    #[error("{group} has a partition map already")]
+    MapExists {
+        /// The group.
+        group: String,
+    },
+    /// The map has no such partition, or not any more.
+    #[error("{group} has no partition {partition}")]
+    UnknownPartition {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// Something is under way with the partition, or keeps it where it is.
+    #[error("partition {partition} of {group}: {reason}")]
+    PartitionBusy {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+        /// What.
+        reason: String,
+    },
+    /// The members can not all stop (rule R42).
+    #[error("it is not safe to stop: {}", reasons.join("; "))]
+    NotSafe {
+        /// Why, one reason each; the first ones where there are many.
+        reasons: Vec<String>,
+    },
+    /// The component is of another world than the one asked for.
+    #[error("component {digest} is no {world}")]
+    WrongWorld {
+        /// The component's digest.
+        digest: String,
+        /// The world that was asked for.
+        world: String,
+    },
     /// The component was examined and can not be a plugin here.
     #[error("the component can not be used: {reason}")]
     ComponentRefused {
@@ -305,6 +371,13 @@ impl Refusal {
             Self::BadMember { .. } => "bad-member",
             Self::MemberLives { .. } => "member-lives",
             Self::UnknownMember { .. } => "unknown-member",
+            Self::BadMap { .. } => "bad-map",
+            Self::UnknownMap { .. } => "unknown-map",
+            Self::MapExists { .. } => "map-exists",
+            Self::UnknownPartition { .. } => "unknown-partition",
+            Self::PartitionBusy { .. } => "partition-busy",
+            Self::NotSafe { .. } => "not-safe",
+            Self::WrongWorld { .. } => "wrong-world",
             Self::Rejected { .. } => "rejected",
             Self::PluginFault { .. } => "plugin-fault",
             Self::PluginLoading { .. } => "plugin-loading",
@@ -372,6 +445,10 @@ crate::compact_enum!(Outcome {
     16 = Unmounted,
     17 = ComponentRemoved,
     18 = GroupChanged,
+    19 = MapChanged,
+    20 = Planned(plan),
+    21 = Permitted { permit, until },
+    22 = Reported { current },
 });
 
 crate::compact_enum!(SubOutcome {
@@ -412,6 +489,13 @@ crate::compact_enum!(Refusal {
     28 = BadMember { reason },
     29 = MemberLives { group, member },
     30 = UnknownMember { group, member },
+    31 = BadMap { reason },
+    32 = UnknownMap { group },
+    33 = MapExists { group },
+    34 = UnknownPartition { group, partition },
+    35 = PartitionBusy { group, partition, reason },
+    36 = NotSafe { reasons },
+    37 = WrongWorld { digest, world },
 });
 
 crate::compact_enum!(PathError {

@@ -314,6 +314,16 @@ impl Execution {
             ClientFrame::Watch(watch) => self.watch(stream, &watch),
             ClientFrame::Unwatch { watch } => self.unwatch(stream, watch),
             ClientFrame::More { read } => self.more(stream, read),
+            ClientFrame::WatchMap { group, detail, .. } => {
+                let reason = "there are no maps yet".to_owned();
+                let refused = ServerFrame::MapRefused {
+                    group,
+                    detail,
+                    reason,
+                };
+                self.send(stream, refused);
+            }
+            ClientFrame::UnwatchMap { .. } => {}
             ClientFrame::WatchesResumed => self.watches_resumed(stream),
         }
     }
@@ -376,7 +386,9 @@ impl Execution {
                 epoch,
                 next,
             } => self.rewound(now, session, epoch, next),
-            ExecutionMessage::TouchAck { sequence, sessions } => self.touched(sequence, sessions),
+            ExecutionMessage::TouchAck {
+                sequence, sessions, ..
+            } => self.touched(sequence, sessions),
             ExecutionMessage::StateHash { index, zxid, hash } => {
                 self.hash_told(from, index, zxid, hash);
             }

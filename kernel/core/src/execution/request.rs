@@ -36,6 +36,7 @@ fn operation_bytes(operation: &Operation) -> usize {
             member,
             operation,
         } => group.len() + member.len() + operation.text_bytes(),
+        Operation::Map { group, operation } => group.len() + operation.text_bytes(),
         Operation::Sync
         | Operation::CancelWait { .. }
         | Operation::CloseSession

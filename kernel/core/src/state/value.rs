@@ -367,6 +367,7 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
     const FIXED: usize = 16;
     let variable = match reply {
         Ok(Outcome::Invoked(bytes)) => bytes.len(),
+        Ok(Outcome::Planned(text)) => text.len(),
         Ok(Outcome::Multi(outcomes)) => outcomes.len() * FIXED,
         Ok(_) => 0,
         Err(Refusal::Rejected {
@@ -380,6 +381,10 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             code.len() + message.len() + details.sum::<usize>()
         }
         Err(Refusal::PluginFault { kind, message }) => kind.len() + message.len(),
+        Err(Refusal::PartitionBusy { group, reason, .. }) => group.len() + reason.len(),
+        Err(Refusal::NotSafe { reasons }) => {
+            reasons.iter().map(|reason| FIXED + reason.len()).sum()
+        }
         Err(Refusal::MemberLives { group, member } | Refusal::UnknownMember { group, member }) => {
             group.len() + member.len()
         }
@@ -404,6 +409,11 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             | Refusal::ComponentInUse { mount: text }
             | Refusal::ComponentRefused { reason: text }
             | Refusal::BadMember { reason: text }
+            | Refusal::BadMap { reason: text }
+            | Refusal::UnknownMap { group: text }
+            | Refusal::MapExists { group: text }
+            | Refusal::UnknownPartition { group: text, .. }
+            | Refusal::WrongWorld { digest: text, .. }
             | Refusal::PluginLoading { mount: text }
             | Refusal::MountThrottled { mount: text },
         ) => text.len(),

@@ -70,7 +70,7 @@ impl Client {
                 let Some(sent) = self.heartbeats.remove(&sequence) else {
                     return Ok(());
                 };
-                for id in sessions {
+                for (id, _) in sessions {
                     let session = self.sessions.iter_mut().find(|of| of.id == Some(id));
                     if let Some(session) = session {
                         session.extend_lease(sent);

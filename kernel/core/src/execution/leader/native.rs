@@ -63,6 +63,7 @@ pub(super) fn execute(
             member,
             operation,
         } => groups::execute(draft, session, (&group, &member), operation),
+        Operation::Map { group, .. } => Err(Refusal::UnknownMap { group }),
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")
         }

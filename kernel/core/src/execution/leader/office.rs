@@ -235,7 +235,14 @@ impl Execution {
         sequence: u64,
         sessions: Vec<SessionId>,
     ) {
-        self.tell(member, ExecutionMessage::TouchAck { sequence, sessions });
+        self.tell(
+            member,
+            ExecutionMessage::TouchAck {
+                sequence,
+                sessions,
+                revoked: folkmoot_proto::Zxid::ZERO,
+            },
+        );
     }
 
     pub(super) fn leader_term(&self) -> Term {

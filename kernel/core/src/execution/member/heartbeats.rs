@@ -78,6 +78,10 @@ impl Execution {
 
     /// The leader has accepted a touch.
     pub(in crate::execution) fn touched(&mut self, sequence: u64, sessions: Vec<SessionId>) {
+        let sessions = sessions
+            .into_iter()
+            .map(|session| (session, None))
+            .collect();
         let Some((connection, sequence)) = self.heartbeats.waiting.remove(&sequence) else {
             return;
         };

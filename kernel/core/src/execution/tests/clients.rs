@@ -217,7 +217,10 @@ impl Cluster {
     pub(super) fn acknowledged(&self, client: &Client) -> Vec<u64> {
         let of = |control: &(MemberId, ConnectionId, ControlReply)| match control {
             (_, connection, ControlReply::HeartbeatAck { sequence, sessions })
-                if connection.0 == client.stream.0 && sessions.contains(&client.session) =>
+                if connection.0 == client.stream.0
+                    && sessions
+                        .iter()
+                        .any(|(session, _)| *session == client.session) =>
             {
                 Some(*sequence)
             }

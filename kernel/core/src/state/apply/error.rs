@@ -150,6 +150,12 @@ pub enum ApplyError {
         /// What does not hold.
         problem: &'static str,
     },
+    /// A precondition of a partition map's effect does not hold.
+    #[error("partition map: {problem}")]
+    BadMap {
+        /// What does not hold.
+        problem: &'static str,
+    },
     /// A precondition of a component's effect does not hold.
     #[error("component {digest}: {problem}")]
     BadComponent {

@@ -155,6 +155,15 @@ fn apply_strictly<S: Store>(
             description,
         } => components::install(store, stamp, *digest, description, changes),
         Effect::RemoveComponent { digest } => components::remove(store, stamp, *digest, changes),
+        Effect::CreateMap { .. }
+        | Effect::PutMap { .. }
+        | Effect::RemoveMap { .. }
+        | Effect::PutLedger { .. }
+        | Effect::PutPartition { .. }
+        | Effect::Assign { .. }
+        | Effect::SplitPartition { .. } => Err(ApplyError::BadMap {
+            problem: "there are no maps yet",
+        }),
     }
 }
 
