@@ -533,6 +533,8 @@ pub enum MapDetail {
 pub struct MapUpdate {
     /// The group.
     pub group: String,
+    /// What the body is: a client may be told the same map both ways on one stream.
+    pub detail: MapDetail,
     /// What the client must have; none: this is everything, and what it had is void.
     pub base: Option<Zxid>,
     /// What it has after it.
