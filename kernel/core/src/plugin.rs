@@ -8,6 +8,22 @@ use folkmoot_proto::{Digest, LogTime, MountId, SessionId, Term, Zxid};
 
 pub use crate::execution::view::{TreeError, TxnView};
 
+/// The world of components that can be mounted, in the WIT and in their descriptions. The others are
+/// [`PolicyWorld`](crate::policy::PolicyWorld)s.
+pub const RECIPE: &str = "recipe";
+
+/// The world of a component, as its description says: a recipe where it does not, as the
+/// descriptions did not before there were policies.
+#[must_use]
+pub fn world_of(description: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        world: String,
+    }
+    let description = serde_json::from_str::<Description>(description);
+    description.map_or_else(|_| RECIPE.to_owned(), |description| description.world)
+}
+
 /// Whose warm instance (rule R14): it belongs to one version of one mount in one term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey {

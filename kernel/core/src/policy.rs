@@ -4,7 +4,11 @@
 //! action, its answer comes back as an input, and may come late or never. What an answer says is
 //! checked by whoever asked.
 
+mod schema;
+
 use folkmoot_proto::Digest;
+
+pub use schema::{Kind, ROWS_MAX, Schema};
 
 /// Names a question; not used twice by one execution machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +21,17 @@ pub enum PolicyWorld {
     Rebalancer,
     /// Whom to suspect, and whose expiry to put off: `assess`.
     FailureDetector,
+}
+
+impl PolicyWorld {
+    /// Its name in the WIT, and in the description of a component that is of it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rebalancer => "rebalancer",
+            Self::FailureDetector => "failure-detector",
+        }
+    }
 }
 
 /// A question to a policy.

@@ -13,7 +13,7 @@ use crate::execution::{Execution, ExecutionAction};
 use crate::mutation::{self, Mutation};
 use crate::plugin::{
     CallContext, CallResult, Discard, FaultKind, GuestCall, GuestOutcome, InstanceKey, PluginFault,
-    PluginRuntime,
+    PluginRuntime, RECIPE, world_of,
 };
 use crate::state::kernel_nodes::{self, is_reserved};
 use crate::state::{Component, Mount, View, reply_bytes};
@@ -219,10 +219,15 @@ fn mountable(draft: &Draft, path: &str, digest: Digest, config: Vec<u8>) -> Resu
     let limits = draft.view().limits();
     let value_max = usize::try_from(limits.value_bytes_max).unwrap_or(usize::MAX);
     check_count("bytes of a configuration", config.len(), value_max)?;
-    if draft.view().component(digest).is_none() {
+    let Some(component) = draft.view().component(digest) else {
         return Err(Refusal::UnknownComponent {
             digest: digest.to_string(),
         });
+    };
+    let world = world_of(&component.description);
+    if world != RECIPE {
+        let reason = format!("it is a {world}, and only a {RECIPE} can be mounted");
+        return Err(Refusal::ComponentRefused { reason });
     }
     let zxid = draft.stamp().zxid;
     let id = match draft.view().mount_at(path.as_str()) {

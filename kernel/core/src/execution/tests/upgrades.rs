@@ -102,6 +102,25 @@ fn a_component_of_the_same_state_version_migrates_nothing() {
     );
 }
 
+#[test]
+fn a_policy_can_not_be_mounted_nor_take_a_mount_over() {
+    let (mut cluster, mut client, digests) = with_versions(&["hostile-1", "rebalancer-1"]);
+    let elsewhere = Operation::Mount {
+        path: "/p".to_owned(),
+        digest: digests[1],
+        config: Vec::new(),
+    };
+    for operation in [mount(digests[1], b""), elsewhere] {
+        let refused = cluster.call(&mut client, operation);
+        assert!(
+            matches!(&refused, Err(Refusal::ComponentRefused { reason }) if reason.contains("rebalancer")),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(mounted(&cluster), digests[0]);
+    assert!(cluster.state(member(1)).mount_at("/p").is_none());
+}
+
 /// Who waits at a mount, and what it has to hear, is the next version's.
 #[test]
 fn waits_and_timers_outlive_an_upgrade() {
