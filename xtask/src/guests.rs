@@ -11,12 +11,13 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "guest";
 /// Packages of guests, and the names of their components. Policies, and what only tests install, have
 /// folders of their own, so that `folkmoot dev --plugins target/guests` finds the recipes alone.
-const GUESTS: [(&str, &str); 9] = [
+const GUESTS: [(&str, &str); 10] = [
     ("folkmoot-lock", "lock"),
     ("folkmoot-counter", "counter"),
     ("folkmoot-fixed-timeout", "policies/fixed-timeout"),
     ("folkmoot-phi-accrual", "policies/phi-accrual"),
     ("folkmoot-guests", "for-tests/hostile"),
+    ("folkmoot-hostile-policy", "for-tests/hostile-policy"),
     ("folkmoot-sticky-balanced", "policies/sticky-balanced"),
     ("folkmoot-rendezvous", "policies/rendezvous"),
     ("folkmoot-bounded-load", "policies/bounded-load"),

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit};
 
 use crate::engine::compiling_engine;
+use crate::examine::world_of;
+use crate::world::World;
 
 /// How long a child may take: four times what the largest component known took (30 s for one of
 /// JavaScript).
@@ -86,11 +88,19 @@ impl CompileError {
 
 /// Compiles in this process.
 pub(crate) fn compile(component: &[u8]) -> Result<Vec<u8>, CompileError> {
-    compiling_engine()
+    let world = world_to_compile_for(component)?;
+    compiling_engine(world)
         .and_then(|engine| engine.precompile_component(component))
         .map_err(|error| CompileError::Refused {
             reason: format!("{error:#}"),
         })
+}
+
+/// The world of a component, which decides the engine.
+pub(crate) fn world_to_compile_for(component: &[u8]) -> Result<World, CompileError> {
+    world_of(component).map_err(|error| CompileError::Refused {
+        reason: error.to_string(),
+    })
 }
 
 /// What the child process does: compiles the component in the file `input` into the file `output`,

@@ -4,8 +4,8 @@
 //! On disk a component is two files, `DIGEST-ENGINE.cwasm` and `DIGEST-ENGINE.sum`: machine code as
 //! wasmtime writes it, and the SHA-256 of that file in hexadecimal digits. `DIGEST` is the
 //! component's digest, `ENGINE` names what decides the code: wasmtime's version, the processor, the
-//! engine's configuration. A pair that does not match is compiled again. The folder belongs to this
-//! user alone.
+//! configuration of the engine of its world. A pair that does not match is compiled again. The
+//! folder belongs to this user alone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,15 +24,24 @@ use crate::compile::{self, CompileError, Compiler};
 use crate::engine::{Sandbox, compiling_engine};
 use crate::examine::{ExamineError, Manifest, gate};
 use crate::limits::CallLimits;
+use crate::policies;
 use crate::runtime::Guests;
+use crate::world::World;
 
-/// Compiled components, shared by the runtime, which calls them, and the service, which makes them.
+/// Compiled components, shared by the runtimes, which call them, and the service, which makes them.
 #[derive(Debug)]
 pub struct Components {
     sandbox: Sandbox,
     compiler: Compiler,
     folder: Option<Folder>,
-    compiled: Mutex<BTreeMap<Digest, Component>>,
+    compiled: Mutex<BTreeMap<Digest, Compiled>>,
+}
+
+/// A compiled component: code for the engine of its world.
+#[derive(Clone, Debug)]
+struct Compiled {
+    world: World,
+    component: Component,
 }
 
 /// Why the folder can not be used.
@@ -84,10 +93,23 @@ impl Components {
         &self.sandbox
     }
 
-    /// A component, if it is ready to be called.
+    /// Whether a component is ready to be called.
     #[must_use]
-    pub fn compiled(&self, digest: Digest) -> Option<Component> {
-        self.lock().get(&digest).cloned()
+    pub fn has(&self, digest: Digest) -> bool {
+        self.lock().contains_key(&digest)
+    }
+
+    /// The world of a component that is ready to be called.
+    #[must_use]
+    pub fn world(&self, digest: Digest) -> Option<World> {
+        self.lock().get(&digest).map(|compiled| compiled.world)
+    }
+
+    /// A component of that world, if it is ready to be called.
+    pub(crate) fn compiled(&self, world: World, digest: Digest) -> Option<Component> {
+        let compiled = self.lock();
+        let compiled = compiled.get(&digest).filter(|of| of.world == world);
+        compiled.map(|of| of.component.clone())
     }
 
     /// Has a component ready: from memory, from disk, or compiled. `stop` is asked now and then, and
@@ -101,19 +123,21 @@ impl Components {
         digest: Digest,
         bytes: &[u8],
         stop: &dyn Fn() -> bool,
-    ) -> Result<Component, CompileError> {
-        if let Some(component) = self.compiled(digest) {
-            return Ok(component);
+    ) -> Result<(), CompileError> {
+        if self.has(digest) {
+            return Ok(());
         }
         // The code is kept under the digest: other bytes would be run in this component's place.
         let actual = Digest::of(bytes);
         assert_eq!(actual, digest, "the bytes are those that the digest names");
+        let world = compile::world_to_compile_for(bytes)?;
         let component = match &self.folder {
-            Some(folder) => self.prepare_in(folder, digest, bytes, stop)?,
-            None => Component::new(self.sandbox.engine(), bytes).map_err(refused)?,
+            Some(folder) => self.prepare_in(folder, (world, digest), bytes, stop)?,
+            None => Component::new(self.sandbox.engine(world), bytes).map_err(refused)?,
         };
-        self.lock().insert(digest, component.clone());
-        Ok(component)
+        let compiled = Compiled { world, component };
+        self.lock().insert(digest, compiled);
+        Ok(())
     }
 
     /// Whether `bytes` can be a plugin here: looks at it, has it ready, checks its types and has it
@@ -130,46 +154,64 @@ impl Components {
         bytes_max: usize,
         stop: &dyn Fn() -> bool,
     ) -> Result<Manifest, ExamineError> {
-        gate(bytes, bytes_max)?;
+        let world = gate(bytes, bytes_max)?;
         if Digest::of(bytes) != digest {
             return Err(ExamineError::OtherBytes);
         }
-        let component = self.prepare(digest, bytes, stop)?;
-        let limits = CallLimits::for_examination();
+        self.prepare(digest, bytes, stop)?;
+        let Some(component) = self.compiled(world, digest) else {
+            unreachable!("a component that is ready is of the world that its bytes say");
+        };
         let _ticks = self.sandbox.tick_during_call();
+        let description = match world.policy() {
+            None => self.describe_recipe(digest, &component)?,
+            Some(world) => policies::describe(&self.sandbox, world, &component)?,
+        };
+        Manifest::parse(world, &description)
+    }
+
+    fn describe_recipe(
+        &self,
+        digest: Digest,
+        component: &Component,
+    ) -> Result<String, ExamineError> {
+        let limits = CallLimits::for_examination();
         let mut guests = Guests::<TxnView>::new(self.sandbox.clone(), limits);
-        guests.link(&component)?;
-        let description = guests
-            .instantiate(digest, &component)
+        guests.link(component)?;
+        guests
+            .instantiate(digest, component)
             .and_then(|mut instance| instance.describe(&limits))
-            .map_err(ExamineError::Describe)?;
-        Manifest::parse(description)
+            .map_err(ExamineError::Describe)
     }
 
     /// Drops a component that is no longer needed, on disk too.
     pub fn forget(&self, digest: Digest) {
         self.lock().remove(&digest);
         if let Some(folder) = &self.folder {
-            folder.remove(digest);
+            // Its bytes, which say the world, are not at hand.
+            for world in World::ALL {
+                folder.files(world, digest).remove();
+            }
         }
     }
 
     fn prepare_in(
         &self,
         folder: &Folder,
-        digest: Digest,
+        (world, digest): (World, Digest),
         bytes: &[u8],
         stop: &dyn Fn() -> bool,
     ) -> Result<Component, CompileError> {
-        let loaded = folder.load(self.sandbox.engine(), digest);
+        let files = folder.files(world, digest);
+        let loaded = files.load(self.sandbox.engine(world));
         if let Some(Ok(component)) = loaded {
             return Ok(component);
         }
-        folder.compile(&self.compiler, digest, bytes, stop)?;
-        match folder.load(self.sandbox.engine(), digest) {
+        files.compile(&self.compiler, bytes, stop)?;
+        match files.load(self.sandbox.engine(world)) {
             Some(Ok(component)) => Ok(component),
             // An engine without a pool takes it: it needs more than the pool gives one instance.
-            Some(Err(error)) if folder.is_code(digest) => Err(refused(error)),
+            Some(Err(error)) if files.are_code(world) => Err(refused(error)),
             _ => Err(CompileError::Child {
                 reason: "what it wrote is not code for this process: is it another version?"
                     .to_owned(),
@@ -177,7 +219,7 @@ impl Components {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Component>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Compiled>> {
         // A map of finished components is whole whatever a thread that held it did.
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,7 +229,9 @@ impl Components {
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    engine: u64,
+    /// What names the engine of recipes, and that of policies.
+    recipes: u64,
+    policies: u64,
 }
 
 impl Folder {
@@ -198,24 +242,49 @@ impl Folder {
             .create(path)?;
         // It may have been there before. Whoever can write to it can have this process run code.
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        let mut hasher = DefaultHasher::new();
-        let compatibility = sandbox.engine().precompile_compatibility_hash();
-        compatibility.hash(&mut hasher);
+        let name = |world| {
+            let mut hasher = DefaultHasher::new();
+            let compatibility = sandbox.engine(world).precompile_compatibility_hash();
+            compatibility.hash(&mut hasher);
+            hasher.finish()
+        };
         Ok(Self {
             path: path.to_path_buf(),
-            engine: hasher.finish(),
+            recipes: name(World::Recipe),
+            policies: name(World::Rebalancer),
         })
     }
 
-    fn file(&self, digest: Digest, extension: &str) -> PathBuf {
-        self.path
-            .join(format!("{digest}-{:016x}.{extension}", self.engine))
+    /// The files of a component.
+    fn files(&self, world: World, digest: Digest) -> Files {
+        let engine = match world {
+            World::Recipe => self.recipes,
+            World::Rebalancer | World::FailureDetector => self.policies,
+        };
+        Files {
+            stem: self.path.join(format!("{digest}-{engine:016x}")),
+            digest,
+        }
+    }
+}
+
+/// The files of one compiled component.
+#[derive(Debug)]
+struct Files {
+    /// Their path without the ending.
+    stem: PathBuf,
+    digest: Digest,
+}
+
+impl Files {
+    fn file(&self, extension: &str) -> PathBuf {
+        self.stem.with_extension(extension)
     }
 
     /// The component, if its code is there and whole, or why `engine` does not take it.
-    fn load(&self, engine: &Engine, digest: Digest) -> Option<wasmtime::Result<Component>> {
-        let code = self.file(digest, "cwasm");
-        let sum = fs::read_to_string(self.file(digest, "sum")).ok()?;
+    fn load(&self, engine: &Engine) -> Option<wasmtime::Result<Component>> {
+        let (code, digest) = (self.file("cwasm"), self.digest);
+        let sum = fs::read_to_string(self.file("sum")).ok()?;
         if sum.trim_end() != Digest::of(&fs::read(&code).ok()?).to_string() {
             tracing::warn!(%digest, "the code of a component is damaged and is compiled again");
             return None;
@@ -233,24 +302,23 @@ impl Folder {
     }
 
     /// Whether there is code of this version and for this machine.
-    fn is_code(&self, digest: Digest) -> bool {
-        compiling_engine().is_ok_and(|engine| matches!(self.load(&engine, digest), Some(Ok(_))))
+    fn are_code(&self, world: World) -> bool {
+        compiling_engine(world).is_ok_and(|engine| matches!(self.load(&engine), Some(Ok(_))))
     }
 
     /// Writes the code, then its checksum: a pair that was not finished does not match.
     fn compile(
         &self,
         compiler: &Compiler,
-        digest: Digest,
         bytes: &[u8],
         stop: &dyn Fn() -> bool,
     ) -> Result<(), CompileError> {
-        let (code, sum) = (self.file(digest, "cwasm"), self.file(digest, "sum"));
-        let fresh = self.file(digest, "cwasm.new");
+        let (code, sum) = (self.file("cwasm"), self.file("sum"));
+        let fresh = self.file("cwasm.new");
         match compiler {
             Compiler::Here => compile::write(&fresh, &compile::compile(bytes)?)?,
             Compiler::Child { program, arguments } => {
-                let input = self.file(digest, "wasm");
+                let input = self.file("wasm");
                 compile::write(&input, bytes)?;
                 let done = compile::compile_in_child(program, arguments, &input, &fresh, stop);
                 // What is left over is written anew the next time.
@@ -268,9 +336,9 @@ impl Folder {
         compile::write(&sum, Digest::of(&written).to_string().as_bytes())
     }
 
-    fn remove(&self, digest: Digest) {
+    fn remove(&self) {
         for extension in ["sum", "cwasm"] {
-            let file = self.file(digest, extension);
+            let file = self.file(extension);
             if let Err(error) = fs::remove_file(&file)
                 && error.kind() != io::ErrorKind::NotFound
             {

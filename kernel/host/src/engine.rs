@@ -1,4 +1,8 @@
-//! Wasmtime's engine, configured, and the ticks by which calls are timed.
+//! Wasmtime's engines, configured, and the ticks by which calls are timed.
+//!
+//! There are two: recipes count fuel, so that a call's cost is the same on every machine, and
+//! policies do not, since counting would make them three times as slow. What one compiles, the
+//! other can not run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,15 +15,25 @@ use wasmtime::{
 };
 
 use crate::contents;
+use crate::limits::POLICY_MEMORY_BYTES_MAX;
+use crate::policies::WARM_POLICIES_MAX;
+use crate::world::World;
 
 /// Wasm's part of a thread's stack.
 const WASM_STACK_BYTES: usize = 256 * 1024;
-/// The most that a linear memory can be given; mounts are granted less.
-const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most that a linear memory of a recipe can be given; mounts are granted less.
+const RECIPE_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Addresses that a memory of a policy reserves: so many that a 32-bit one can not leave them, and
+/// its accesses need no check.
+const POLICY_RESERVATION_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Unmapped addresses behind each memory.
 const GUARD_BYTES: u64 = 32 * 1024 * 1024;
-/// Instances at once: twice the warm ones of a runtime. Their memories reserve 48 GiB of addresses.
-const INSTANCES_MAX: u32 = 256;
+/// Instances of recipes at once: twice the warm ones of a runtime. Their memories reserve 48 GiB of
+/// addresses.
+const RECIPE_INSTANCES_MAX: u32 = 256;
+/// Instances of policies at once: twice the warm ones of both worlds' threads. Their memories
+/// reserve 64 GiB of addresses.
+const POLICY_INSTANCES_MAX: u32 = 2 * 2 * WARM_POLICIES_MAX;
 /// Entries of a table: Python's interpreter has about 10,000 functions in one.
 const TABLE_ELEMENTS_MAX: usize = 40_000;
 /// A tick. Shorter ones gain nothing: the scheduler is as late as this.
@@ -27,17 +41,18 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the ticking thread sleeps until the next one.
 const IDLE_TICKS: u32 = 100;
 
-/// An engine with its ticks. Clones share both.
+/// The engines with their ticks. Clones share them.
 #[derive(Clone)]
 pub struct Sandbox {
-    engine: Engine,
+    recipes: Engine,
+    policies: Engine,
     ticker: Arc<Ticker>,
 }
 
 /// Why there is no sandbox on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The engine can not be made, as where 48 GiB of addresses can not be reserved.
+    /// An engine can not be made, as where 112 GiB of addresses can not be reserved.
     #[error("the WebAssembly engine can not be made: {0}")]
     Engine(#[source] wasmtime::Error),
     /// The thread that ticks can not be started.
@@ -46,26 +61,36 @@ pub enum SandboxError {
 }
 
 impl Sandbox {
-    /// Makes an engine and starts its ticks. One is enough for a process.
+    /// Makes the engines and starts their ticks. One is enough for a process.
     ///
     /// # Errors
     ///
     /// [`SandboxError`].
     pub fn new() -> Result<Self, SandboxError> {
-        let mut config = base_config();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
-        let engine = Engine::new(&config).map_err(SandboxError::Engine)?;
-        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
+        let engine = |world, pool| {
+            let mut config = config_of(world);
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+            Engine::new(&config).map_err(SandboxError::Engine)
+        };
+        let recipes = pool(RECIPE_INSTANCES_MAX, RECIPE_MEMORY_BYTES_MAX);
+        let recipes = engine(World::Recipe, recipes)?;
+        let policies = pool(POLICY_INSTANCES_MAX, POLICY_MEMORY_BYTES_MAX);
+        let policies = engine(World::Rebalancer, policies)?;
+        let ticker = Ticker::start([recipes.clone(), policies.clone()]);
         Ok(Self {
-            engine,
-            ticker: Arc::new(ticker),
+            recipes,
+            policies,
+            ticker: Arc::new(ticker.map_err(SandboxError::Thread)?),
         })
     }
 
-    /// The engine.
+    /// The engine that components of a world are compiled for.
     #[must_use]
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self, world: World) -> &Engine {
+        match world {
+            World::Recipe => &self.recipes,
+            World::Rebalancer | World::FailureDetector => &self.policies,
+        }
     }
 
     /// Has the epoch tick for as long as the guard lives.
@@ -82,23 +107,28 @@ impl core::fmt::Debug for Sandbox {
     }
 }
 
-/// An engine that makes the same code as a [`Sandbox`]'s and runs none: it reserves no addresses.
+/// An engine that makes the same code as a [`Sandbox`]'s for that world and runs none: it reserves
+/// no addresses.
 ///
 /// # Errors
 ///
 /// Wasmtime's, for a machine that it has no code for.
-pub(crate) fn compiling_engine() -> Result<Engine, wasmtime::Error> {
-    let mut config = base_config();
+pub(crate) fn compiling_engine(world: World) -> Result<Engine, wasmtime::Error> {
+    let mut config = config_of(world);
     // One core: compilation is in nobody's way.
     config.parallel_compilation(false);
     Engine::new(&config)
 }
 
-/// What both engines have in common. Everything that decides what code is made is set here.
-fn base_config() -> Config {
+/// What decides what code is made for a world.
+fn config_of(world: World) -> Config {
+    let (fuel, reservation) = match world {
+        World::Recipe => (true, RECIPE_MEMORY_BYTES_MAX as u64),
+        World::Rebalancer | World::FailureDetector => (false, POLICY_RESERVATION_BYTES),
+    };
     let mut config = Config::new();
     config
-        .consume_fuel(true)
+        .consume_fuel(fuel)
         .epoch_interruption(true)
         // NaNs have one form on every machine, so that a recording replays on any.
         .cranelift_nan_canonicalization(true)
@@ -107,7 +137,7 @@ fn base_config() -> Config {
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .max_wasm_stack(WASM_STACK_BYTES)
-        .memory_reservation(MEMORY_BYTES_MAX as u64)
+        .memory_reservation(reservation)
         .memory_guard_size(GUARD_BYTES)
         .memory_may_move(false)
         .memory_init_cow(true)
@@ -121,17 +151,17 @@ fn base_config() -> Config {
 
 /// A pool in which each instance finds what one instance may have: a component that is larger is
 /// refused when it is loaded, however it is made, and none finds the pool empty.
-fn pool() -> PoolingAllocationConfig {
+fn pool(instances_max: u32, memory_bytes_max: usize) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.max_core_instances_per_component(contents::MODULE_INSTANCES_MAX)
         .max_memories_per_component(contents::MEMORIES_MAX)
         .max_tables_per_component(contents::TABLES_MAX)
         .max_tables_per_module(contents::TABLES_MAX)
-        .total_component_instances(INSTANCES_MAX)
-        .total_core_instances(INSTANCES_MAX * contents::MODULE_INSTANCES_MAX)
-        .total_memories(INSTANCES_MAX * contents::MEMORIES_MAX)
-        .total_tables(INSTANCES_MAX * contents::TABLES_MAX)
-        .max_memory_size(MEMORY_BYTES_MAX)
+        .total_component_instances(instances_max)
+        .total_core_instances(instances_max * contents::MODULE_INSTANCES_MAX)
+        .total_memories(instances_max * contents::MEMORIES_MAX)
+        .total_tables(instances_max * contents::TABLES_MAX)
+        .max_memory_size(memory_bytes_max)
         .table_elements(TABLE_ELEMENTS_MAX)
         // What an instance of a Rust component touches stays mapped for the next one.
         .linear_memory_keep_resident(64 * 1024)
@@ -139,7 +169,7 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// Moves the engine's epoch on once a tick while calls are made, on a thread of its own.
+/// Moves the engines' epoch on once a tick while calls are made, on a thread of its own.
 struct Ticker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -164,13 +194,13 @@ impl Drop for TickGuard<'_> {
 }
 
 impl Ticker {
-    fn start(engine: Engine) -> std::io::Result<Self> {
+    fn start(engines: [Engine; 2]) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = thread::Builder::new()
             .name("plugin-ticks".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || shared.tick(&engine)
+                move || shared.tick(&engines)
             })?;
         Ok(Self {
             shared,
@@ -206,7 +236,7 @@ impl Drop for Ticker {
 }
 
 impl Shared {
-    fn tick(&self, engine: &Engine) {
+    fn tick(&self, engines: &[Engine]) {
         let (mut idle_ticks, mut begun_before) = (0, 0);
         while !self.stop.load(Ordering::SeqCst) {
             let begun = self.begun.load(Ordering::Relaxed);
@@ -218,7 +248,7 @@ impl Shared {
                 idle_ticks = 0;
             }
             thread::sleep(TICK);
-            engine.increment_epoch();
+            engines.iter().for_each(Engine::increment_epoch);
         }
     }
 

@@ -7,22 +7,16 @@
 use core::fmt;
 
 use folkmoot_core::plugin::PluginFault;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::compile::CompileError;
 use crate::contents::Contents;
 use crate::limits::DESCRIPTION_BYTES_MAX;
-use crate::runtime::WrongWorld;
+use crate::world::{World, WrongWorld};
 
 /// The package whose interfaces a plugin may import.
 const PACKAGE: &str = "folkmoot:plugin";
-/// Its interfaces.
-const IMPORTS: [&str; 7] = [
-    "types", "tree", "sessions", "waits", "timers", "random", "log",
-];
-/// The interface that a recipe exports.
-const EXPORT: &str = "folkmoot:plugin/guest";
 /// The version of the package that this host knows.
 const VERSION: &str = "0.1.0";
 /// Bytes of a plugin's name.
@@ -73,15 +67,28 @@ pub enum ExamineError {
         /// The import.
         import: String,
     },
-    /// It imports something that is not of the plugins' package.
-    #[error("it imports {import}, which is not part of {PACKAGE}@{VERSION}")]
+    /// It imports something that is not of the plugins' package, or not for plugins of its world.
+    #[error("it imports {import}, which {PACKAGE}@{VERSION} does not have for a {world}")]
     UnknownImport {
         /// The import.
         import: String,
+        /// What it is.
+        world: World,
     },
-    /// It does not export what a recipe must.
-    #[error("it does not export {EXPORT}@{VERSION}: it is of another world")]
+    /// It exports what no world of this package does.
+    #[error(
+        "it exports none of guest, planner and detector of {PACKAGE}@{VERSION}: it is of another \
+         world"
+    )]
     MissingExport,
+    /// It exports what belongs to two worlds, and a component is of one.
+    #[error("it is a {one} and a {other}: a component is one of them")]
+    TwoWorlds {
+        /// One.
+        one: World,
+        /// The other.
+        other: World,
+    },
     /// Its imports or exports have other types than the world says.
     #[error(transparent)]
     WrongWorld(#[from] WrongWorld),
@@ -97,6 +104,14 @@ pub enum ExamineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It needs a column that this kernel does not give.
+    #[error("it needs the column {column}, which this kernel does not give to a {world}")]
+    MissingColumn {
+        /// The column, as `table.column`.
+        column: String,
+        /// What it is.
+        world: World,
+    },
 }
 
 impl ExamineError {
@@ -107,24 +122,28 @@ impl ExamineError {
     }
 }
 
-/// What a component says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a component says of itself, and of which world it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
+    /// Its world.
+    pub world: World,
     /// The plugin's name.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The version of its layout of the tree.
+    /// The version of a recipe's layout of the tree; 0 of a policy, which has none.
     pub state_version: u64,
-    /// Its operations.
+    /// A recipe's operations.
     pub operations: Vec<OperationManifest>,
-    /// The description as the component gave it: what the cluster keeps.
-    #[serde(skip)]
+    /// Columns that a policy can not do without, as `table.column`.
+    pub needs: Vec<String>,
+    /// What the cluster keeps: the description as the component gave it, with the field `world`
+    /// that the host has found out.
     pub json: String,
 }
 
 /// What a component says of an operation. There may be more in the JSON, such as schemas.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct OperationManifest {
     /// Its name.
     pub name: String,
@@ -133,50 +152,173 @@ pub struct OperationManifest {
     pub summary: String,
 }
 
+/// What every component says of itself.
+#[derive(Deserialize)]
+struct Description {
+    name: String,
+    version: String,
+}
+
+/// What a recipe says beside it.
+#[derive(Deserialize)]
+struct RecipeDescription {
+    state_version: u64,
+    operations: Vec<OperationManifest>,
+}
+
+/// What a policy says beside it.
+#[derive(Deserialize)]
+struct PolicyDescription {
+    #[serde(default)]
+    needs: Vec<String>,
+}
+
 impl Manifest {
-    /// Reads a description.
+    /// Reads the description of a component of that world, and checks that the kernel has what it
+    /// needs.
     ///
     /// # Errors
     ///
-    /// [`ExamineError::BadDescription`].
-    pub fn parse(json: String) -> Result<Self, ExamineError> {
-        let bad = |reason: &dyn fmt::Display| ExamineError::BadDescription {
-            reason: reason.to_string(),
-        };
+    /// [`ExamineError::BadDescription`] and [`ExamineError::MissingColumn`].
+    pub fn parse(world: World, json: &str) -> Result<Self, ExamineError> {
         if json.len() > DESCRIPTION_BYTES_MAX {
-            let limit = format_args!("more than {DESCRIPTION_BYTES_MAX} bytes").to_string();
-            return Err(bad(&limit));
+            return Err(bad_description(format_args!(
+                "more than {DESCRIPTION_BYTES_MAX} bytes"
+            )));
         }
-        let mut manifest: Self = serde_json::from_str(&json).map_err(|error| bad(&error))?;
-        if manifest.name.is_empty() || manifest.name.len() > NAME_BYTES_MAX {
-            return Err(bad(&"the name has 1 to 64 bytes"));
+        let mut fields: serde_json::Map<String, serde_json::Value> = read(json)?;
+        // Whatever it says there itself.
+        fields.insert("world".to_owned(), world.name().into());
+        let json = serde_json::Value::Object(fields).to_string();
+        let Description { name, version } = read(&json)?;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(bad_description("the name has 1 to 64 bytes"));
         }
-        manifest.json = json;
+        let mut manifest = Self {
+            world,
+            name,
+            version,
+            state_version: 0,
+            operations: Vec::new(),
+            needs: Vec::new(),
+            json,
+        };
+        if let Some(policy) = world.policy() {
+            manifest.needs = read::<PolicyDescription>(&manifest.json)?.needs;
+            let missing = manifest.needs.iter().find(|need| !policy.has_column(need));
+            if let Some(column) = missing.cloned() {
+                return Err(ExamineError::MissingColumn { column, world });
+            }
+        } else {
+            let recipe: RecipeDescription = read(&manifest.json)?;
+            manifest.state_version = recipe.state_version;
+            manifest.operations = recipe.operations;
+        }
         Ok(manifest)
     }
 }
 
+fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, ExamineError> {
+    serde_json::from_str(json).map_err(bad_description)
+}
+
+fn bad_description(reason: impl fmt::Display) -> ExamineError {
+    ExamineError::BadDescription {
+        reason: reason.to_string(),
+    }
+}
+
 /// Looks at a component without compiling it: its size, what it is made of, its imports and its
-/// exports. Exports beside that of the world are no harm, since the host calls none of them.
+/// exports. Answers its world. Exports that are of no world are no harm, since the host calls none
+/// of them.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong, of [`ExamineError::TooBig`], `NotWasm`, `CoreModule`, `TooMuch`,
-/// `WasiImport`, `UnknownImport` and `MissingExport`.
-pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<(), ExamineError> {
+/// `MissingExport`, `TwoWorlds`, `WasiImport` and `UnknownImport`.
+pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<World, ExamineError> {
     if bytes.len() > bytes_max {
         return Err(ExamineError::TooBig {
             bytes: bytes.len(),
             bytes_max,
         });
     }
-    let mut exports_guest = false;
     let mut contents = Contents::default();
+    let outside = outside(bytes, |payload| {
+        contents.add(payload)?;
+        // What is nested imports from what is around it, and exports to it.
+        Ok(!contents.is_nested())
+    })?;
+    for import in &outside.imports {
+        if import.starts_with("wasi:") || import.starts_with("wasi_") {
+            return Err(ExamineError::WasiImport {
+                import: (*import).to_owned(),
+            });
+        }
+    }
+    let world = outside.world()?;
+    let unknown = outside.imports.iter().find(|import| {
+        let known = |interface: &&str| is_of(import, interface);
+        !world.imports().iter().any(known)
+    });
+    match unknown {
+        None => Ok(world),
+        Some(import) => Err(ExamineError::UnknownImport {
+            import: (*import).to_owned(),
+            world,
+        }),
+    }
+}
+
+/// The world of a component, by its exports alone.
+///
+/// # Errors
+///
+/// [`ExamineError::NotWasm`], `CoreModule`, `MissingExport` or `TwoWorlds`.
+pub(crate) fn world_of(bytes: &[u8]) -> Result<World, ExamineError> {
+    let mut depth = 0_u32;
+    let outside = outside(bytes, |payload| {
+        match payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Ok(depth <= 1)
+    })?;
+    outside.world()
+}
+
+/// What a component has to do with what is around it.
+#[derive(Default)]
+struct Outside<'a> {
+    imports: Vec<&'a str>,
+    exports: Vec<&'a str>,
+}
+
+impl Outside<'_> {
+    fn world(&self) -> Result<World, ExamineError> {
+        let mut worlds = World::ALL.into_iter().filter(|world| {
+            let exports = &mut self.exports.iter();
+            exports.any(|export| is_of(export, world.export()))
+        });
+        match (worlds.next(), worlds.next()) {
+            (None, _) => Err(ExamineError::MissingExport),
+            (Some(world), None) => Ok(world),
+            (Some(one), Some(other)) => Err(ExamineError::TwoWorlds { one, other }),
+        }
+    }
+}
+
+/// Reads imports and exports. `is_outermost` sees each part, and says whether it is of the
+/// component itself and not of something within it.
+fn outside<'a>(
+    bytes: &'a [u8],
+    mut is_outermost: impl FnMut(&Payload<'a>) -> Result<bool, ExamineError>,
+) -> Result<Outside<'a>, ExamineError> {
+    let mut outside = Outside::default();
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(not_wasm)?;
-        contents.add(&payload)?;
-        // What is nested imports from what is around it, and exports to it.
-        if contents.is_nested() {
+        if !is_outermost(&payload)? {
             continue;
         }
         match payload {
@@ -186,44 +328,25 @@ pub fn gate(bytes: &[u8], bytes_max: usize) -> Result<(), ExamineError> {
             } => return Err(ExamineError::CoreModule),
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
-                    check_import(import.map_err(not_wasm)?.name.name)?;
+                    outside.imports.push(import.map_err(not_wasm)?.name.name);
                 }
             }
             Payload::ComponentExportSection(exports) => {
                 for export in exports {
-                    exports_guest |= is_of(export.map_err(not_wasm)?.name.name, EXPORT);
+                    outside.exports.push(export.map_err(not_wasm)?.name.name);
                 }
             }
             _ => {}
         }
     }
-    if exports_guest {
-        Ok(())
-    } else {
-        Err(ExamineError::MissingExport)
-    }
+    Ok(outside)
 }
 
-fn check_import(import: &str) -> Result<(), ExamineError> {
-    let known = IMPORTS
-        .iter()
-        .any(|interface| is_of(import, &format!("{PACKAGE}/{interface}")));
-    if known {
-        Ok(())
-    } else if import.starts_with("wasi:") || import.starts_with("wasi_") {
-        Err(ExamineError::WasiImport {
-            import: import.to_owned(),
-        })
-    } else {
-        Err(ExamineError::UnknownImport {
-            import: import.to_owned(),
-        })
-    }
-}
-
-/// Whether a name is that of an interface in the version that this host knows.
+/// Whether a name is that of an interface of the package, in the version that this host knows.
 fn is_of(name: &str, interface: &str) -> bool {
-    name.strip_prefix(interface)
+    let name = name.strip_prefix(PACKAGE);
+    name.and_then(|name| name.strip_prefix('/'))
+        .and_then(|name| name.strip_prefix(interface))
         .and_then(|version| version.strip_prefix('@'))
         == Some(VERSION)
 }

@@ -6,17 +6,17 @@ use folkmoot_core::plugin::{FaultKind, PluginFault};
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::limits::FAULT_MESSAGE_BYTES_MAX;
-use crate::state::{CallState, Stop};
-use crate::view::CallView;
+use crate::meter::Meter;
+use crate::state::Stop;
 
 /// Frames of a backtrace that are told.
 const FRAMES_MAX: usize = 8;
 
 /// The fault that an error of a call is.
-pub(crate) fn fault_of<V: CallView>(error: &wasmtime::Error, state: &CallState<V>) -> PluginFault {
-    let (kind, mut message) = cause_of(error, state);
+pub(crate) fn fault_of(error: &wasmtime::Error, meter: &Meter) -> PluginFault {
+    let (kind, mut message) = cause_of(error, meter);
     if kind == FaultKind::Trap
-        && let Some(line) = state.last_line()
+        && let Some(line) = meter.last_line()
     {
         let _ = write!(message, ": {line}");
     }
@@ -33,7 +33,7 @@ pub(crate) fn fault(kind: FaultKind, message: impl Into<String>) -> PluginFault 
     PluginFault { kind, message }
 }
 
-fn cause_of<V: CallView>(error: &wasmtime::Error, state: &CallState<V>) -> (FaultKind, String) {
+fn cause_of(error: &wasmtime::Error, meter: &Meter) -> (FaultKind, String) {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return (stop.kind(), stop.to_string());
     }
@@ -44,7 +44,7 @@ fn cause_of<V: CallView>(error: &wasmtime::Error, state: &CallState<V>) -> (Faul
             "the call took longer than its time".to_owned(),
         ),
         // A guest that is denied memory panics or aborts, which looks like any other panic.
-        Some(Trap::UnreachableCodeReached) if state.memory.was_denied() => (
+        Some(Trap::UnreachableCodeReached) if meter.memory.was_denied() => (
             FaultKind::Memory,
             "the guest gave up after it was denied memory".to_owned(),
         ),
@@ -52,16 +52,16 @@ fn cause_of<V: CallView>(error: &wasmtime::Error, state: &CallState<V>) -> (Faul
         Some(trap) => (FaultKind::Trap, trap.to_string()),
         None => {
             let message = error.root_cause().to_string();
-            (kind_without_trap(&message, state), message)
+            (kind_without_trap(&message, meter), message)
         }
     }
 }
 
 /// Errors that wasmtime makes without a trap have no public types. A test holds their texts.
-fn kind_without_trap<V: CallView>(message: &str, state: &CallState<V>) -> FaultKind {
+fn kind_without_trap(message: &str, meter: &Meter) -> FaultKind {
     if message.contains("fuel allocated for hostcalls has been exhausted") {
         FaultKind::TooLarge
-    } else if state.memory.was_denied() {
+    } else if meter.memory.was_denied() {
         FaultKind::Memory
     } else {
         FaultKind::Contract

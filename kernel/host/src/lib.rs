@@ -1,7 +1,9 @@
 //! The plugin host: runs components of the WIT package `folkmoot:plugin` and keeps them in bounds.
 //! The only crate that knows wasmtime.
 //!
-//! - [`runtime`]: makes calls, keeps warm instances (rule R14).
+//! - [`world`]: the three kinds of plugin.
+//! - [`runtime`]: makes calls of recipes, keeps warm instances (rule R14).
+//! - [`policies`]: asks policies.
 //! - [`limits`]: what one call may use.
 //! - [`imports`]: what a guest can call, one file for each WIT interface.
 //! - [`fault`]: what is told of a guest that traps or goes over a limit.
@@ -22,21 +24,26 @@ pub mod examine;
 pub mod fault;
 pub mod imports;
 pub mod limits;
+pub mod policies;
 pub mod runtime;
 pub mod service;
 pub mod view;
+pub mod world;
 
 mod contents;
 mod generated;
+mod meter;
 mod state;
 
 pub use compile::Compiler;
 pub use components::Components;
 pub use engine::Sandbox;
 pub use examine::{ExamineError, Manifest};
-pub use limits::CallLimits;
+pub use limits::{CallLimits, PolicyLimits};
+pub use policies::Policies;
 pub use runtime::WasmRuntime;
 pub use service::{Completion, PluginService, Retries};
+pub use world::World;
 
 /// The stack that a thread needs to call guests.
 pub const STACK_BYTES_MIN: usize = 1024 * 1024;

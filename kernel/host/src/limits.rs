@@ -10,7 +10,10 @@ pub const FAULT_MESSAGE_BYTES_MAX: usize = 2048;
 /// Bytes of what a component says of itself.
 pub const DESCRIPTION_BYTES_MAX: usize = 64 * 1024;
 
-/// What one call of a guest may use. A call that goes over one of them is a plugin fault.
+/// Bytes of a policy's linear memories together.
+pub const POLICY_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What one call of a recipe may use. A call that goes over one of them is a plugin fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
     /// Units of fuel, about one for each Wasm instruction: reproducible, but no measure of time.
@@ -64,6 +67,34 @@ impl CallLimits {
         Self {
             millis: 600_000,
             ..Self::default()
+        }
+    }
+}
+
+/// What one call of a policy may use. There is no fuel: counting it makes a tight loop three times
+/// as slow, and nothing of a policy's call must be the same on two machines. A call that goes over
+/// one of them is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyLimits {
+    /// As [`CallLimits::millis`].
+    pub millis: u64,
+    /// Bytes of an instance's linear memories together; at most [`POLICY_MEMORY_BYTES_MAX`].
+    pub memory_bytes: usize,
+    /// Bytes of the tables that it gives, as the host holds them: cells, names, and 24 bytes for
+    /// each text.
+    pub output_bytes: usize,
+    /// Lines in the operator's log.
+    pub log_lines: u32,
+}
+
+impl Default for PolicyLimits {
+    /// 2 s, 256 MiB of memory, 32 MiB of tables (a million partitions that all change), 100 lines.
+    fn default() -> Self {
+        Self {
+            millis: 2_000,
+            memory_bytes: POLICY_MEMORY_BYTES_MAX,
+            output_bytes: 32 * 1024 * 1024,
+            log_lines: 100,
         }
     }
 }

@@ -10,8 +10,8 @@ use folkmoot_core::plugin::{
 };
 use folkmoot_proto::effect::{MountEvent, WaitEndCause};
 use folkmoot_proto::{Digest, LogTime};
+use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::components::Components;
 use crate::engine::Sandbox;
@@ -21,14 +21,14 @@ use crate::generated::{Recipe, RecipePre};
 use crate::imports;
 use crate::imports::rejection_bytes;
 use crate::limits::{CallLimits, HOSTCALL_BYTES_MAX};
+use crate::meter;
 use crate::state::CallState;
 use crate::view::CallView;
+use crate::world::{World, WrongWorld};
 
 /// Warm instances kept at once; the one that was not called for the longest time goes. Half of the
 /// pool's, so that there is always room for a fresh one.
 const WARM_INSTANCES_MAX: usize = 128;
-/// How often the time of a call is looked at: each tick, since the time of one piece is capped.
-const TICKS_TO_LOOK: u64 = 1;
 
 /// Runs guests in Wasm. One call at a time, on a thread with a stack of at least
 /// [`crate::STACK_BYTES_MIN`].
@@ -62,14 +62,6 @@ pub(crate) struct Instance<V: CallView> {
     recipe: Recipe,
 }
 
-/// A component whose imports or exports are not of the types that the world says.
-#[derive(Debug, thiserror::Error)]
-#[error("it does not fit the world folkmoot:plugin/recipe: {reason}")]
-pub struct WrongWorld {
-    /// What does not fit, with all causes.
-    pub reason: String,
-}
-
 impl<V: CallView> WasmRuntime<V> {
     /// A runtime for the compiled `components`.
     #[must_use]
@@ -97,7 +89,7 @@ impl<V: CallView> WasmRuntime<V> {
     /// Whether `digest` is compiled and can be called at once.
     #[must_use]
     pub fn has_compiled(&self, digest: Digest) -> bool {
-        self.components.compiled(digest).is_some()
+        self.components.world(digest) == Some(World::Recipe)
     }
 
     /// As [`PluginRuntime::call`], for any view.
@@ -176,10 +168,10 @@ impl<V: CallView> WasmRuntime<V> {
         if let Some(warm) = self.warm.remove(&key) {
             // The deadline is the whole call's; a fresh instance's begins before it is made.
             let mut instance = warm.instance;
-            instance.begin_time();
+            meter::begin_time(&mut instance.store);
             return Ok(Ok(instance));
         }
-        let Some(component) = self.components.compiled(key.digest) else {
+        let Some(component) = self.components.compiled(World::Recipe, key.digest) else {
             return Err(fault(
                 FaultKind::Contract,
                 "the component is not compiled here",
@@ -237,7 +229,7 @@ impl<V: CallView> core::fmt::Debug for WasmRuntime<V> {
 
 impl<V: CallView> Guests<V> {
     pub(crate) fn new(sandbox: Sandbox, limits: CallLimits) -> Self {
-        let mut linker = Linker::new(sandbox.engine());
+        let mut linker = Linker::new(sandbox.engine(World::Recipe));
         let offered = imports::add_to_linker(&mut linker);
         // It fails only for a name that is offered twice.
         assert!(offered.is_ok(), "the imports can be offered: {offered:?}");
@@ -258,6 +250,7 @@ impl<V: CallView> Guests<V> {
             .instantiate_pre(component)
             .and_then(RecipePre::new)
             .map_err(|error| WrongWorld {
+                world: World::Recipe,
                 reason: format!("{error:#}"),
             })
     }
@@ -277,22 +270,15 @@ impl<V: CallView> Guests<V> {
         let Some(linked) = self.linked.get(&digest) else {
             return Err(fault(FaultKind::Contract, "the component is not linked"));
         };
-        let mut store = Store::new(self.sandbox.engine(), CallState::new(self.limits));
-        store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-        // Before instantiation too: a component's start function is a guest like any other.
-        store.set_epoch_deadline(TICKS_TO_LOOK);
-        store.epoch_deadline_callback(|mut store| {
-            if store.data_mut().has_time_left() {
-                Ok(UpdateDeadline::Continue(TICKS_TO_LOOK))
-            } else {
-                Err(Trap::Interrupt.into())
-            }
-        });
+        let mut store = Store::new(
+            self.sandbox.engine(World::Recipe),
+            CallState::new(self.limits),
+        );
+        meter::limit(&mut store, HOSTCALL_BYTES_MAX);
         set_fuel(&mut store, &self.limits);
         match linked.instantiate(&mut store) {
             Ok(recipe) => Ok(Instance { store, recipe }),
-            Err(error) => Err(fault_of(&error, store.data())),
+            Err(error) => Err(fault_of(&error, &store.data().meter)),
         }
     }
 }
@@ -304,7 +290,7 @@ impl<V: CallView> Instance<V> {
         set_fuel(&mut self.store, limits);
         let guest = self.recipe.folkmoot_plugin_guest();
         let described = guest.call_describe(&mut self.store);
-        described.map_err(|error| fault_of(&error, self.store.data()))
+        described.map_err(|error| fault_of(&error, &self.store.data().meter))
     }
 
     fn configure(
@@ -318,7 +304,7 @@ impl<V: CallView> Instance<V> {
         match guest.call_configure(&mut self.store, config) {
             Ok(Ok(())) => Ok(Ok(())),
             Ok(Err(rejection)) => checked_rejection(rejection.into(), limits).map(Err),
-            Err(error) => Err(fault_of(&error, self.store.data())),
+            Err(error) => Err(fault_of(&error, &self.store.data().meter)),
         }
     }
 
@@ -351,26 +337,21 @@ impl<V: CallView> Instance<V> {
                 return match guest.call_migrate(&mut *store, context, from_state_version) {
                     Ok(Ok(())) => Ok(Ok(GuestOutcome::Done)),
                     Ok(Err(rejection)) => checked_rejection(rejection.into(), limits).map(Err),
-                    Err(error) => Err(fault_of(&error, store.data())),
+                    Err(error) => Err(fault_of(&error, &store.data().meter)),
                 };
             }
             GuestCall::OnEvent { event } => {
                 return match guest.call_on_event(&mut *store, context, &guest_event(event)) {
                     Ok(()) => Ok(Ok(GuestOutcome::Done)),
-                    Err(error) => Err(fault_of(&error, store.data())),
+                    Err(error) => Err(fault_of(&error, &store.data().meter)),
                 };
             }
         };
         match outcome {
             Ok(Ok(outcome)) => checked_outcome(outcome, limits).map(Ok),
             Ok(Err(rejection)) => checked_rejection(rejection.into(), limits).map(Err),
-            Err(error) => Err(fault_of(&error, store.data())),
+            Err(error) => Err(fault_of(&error, &store.data().meter)),
         }
-    }
-
-    fn begin_time(&mut self) {
-        self.store.data_mut().begin_time();
-        self.store.set_epoch_deadline(TICKS_TO_LOOK);
     }
 }
 

@@ -80,13 +80,13 @@ fn a_child_compiles_and_the_code_is_kept() {
     let bytes = component("counter");
     let digest = Digest::of(&bytes);
     let components = in_folder(child(), folder.path());
-    assert!(components.compiled(digest).is_none());
+    assert!(!components.has(digest));
     prepare(&components, &bytes).expect("it compiles");
-    assert!(components.compiled(digest).is_some());
+    assert!(components.has(digest));
     // After a restart nothing is compiled.
     let again = in_folder(no_compiler(), folder.path());
     prepare(&again, &bytes).expect("it is on disk");
-    assert!(again.compiled(digest).is_some());
+    assert!(again.has(digest));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_forgotten_component_is_gone_from_memory_and_disk() {
     let components = in_folder(Compiler::Here, folder.path());
     prepare(&components, &bytes).expect("it compiles");
     components.forget(Digest::of(&bytes));
-    assert!(components.compiled(Digest::of(&bytes)).is_none());
+    assert!(!components.has(Digest::of(&bytes)));
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
 
@@ -233,8 +233,8 @@ fn the_service_answers_in_order_and_has_components_ready() {
         next(&done),
         Completion::Examined { result: Err(_), .. }
     ));
-    assert!(components.compiled(counter_digest).is_some());
-    assert!(components.compiled(lock_digest).is_some());
+    assert!(components.has(counter_digest));
+    assert!(components.has(lock_digest));
     service.submit_forget(lock_digest);
     drop(service);
 }
@@ -288,7 +288,7 @@ fn what_fails_for_a_reason_of_the_machine_is_tried_again() {
         5,
         "three that were killed, and one for each"
     );
-    assert!(components.compiled(lock_digest).is_some());
+    assert!(components.has(lock_digest));
     drop(service);
 }
 

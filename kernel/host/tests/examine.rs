@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use folkmoot_host::compile::CompileError;
 use folkmoot_host::examine::gate;
-use folkmoot_host::{CallLimits, Compiler, Components, ExamineError, Manifest};
+use folkmoot_host::{CallLimits, Compiler, Components, ExamineError, Manifest, World};
 use folkmoot_proto::Digest;
 use support::{component, sandbox};
 use wasm_encoder::{
@@ -31,6 +31,11 @@ fn examine(bytes: &[u8]) -> Result<Manifest, ExamineError> {
 
 /// A component that imports an instance with the function `write`, which takes a value of a type.
 fn importing(name: &str, takes: PrimitiveValType) -> Vec<u8> {
+    importing_into(name, takes, "folkmoot:plugin/guest@0.1.0")
+}
+
+/// The same, that exports an empty instance of this name.
+fn importing_into(name: &str, takes: PrimitiveValType, export: &str) -> Vec<u8> {
     let mut component = Component::new();
     let mut instance = InstanceType::new();
     instance
@@ -45,7 +50,7 @@ fn importing(name: &str, takes: PrimitiveValType) -> Vec<u8> {
     let mut imports = ComponentImportSection::new();
     imports.import(name, ComponentTypeRef::Instance(0));
     component.section(&imports);
-    export_empty(&mut component, "folkmoot:plugin/guest@0.1.0", 1);
+    export_empty(&mut component, export, 1);
     component.finish()
 }
 
@@ -106,7 +111,7 @@ fn an_unknown_import_is_refused_by_name() {
     ] {
         let error = examine(&importing(import, PrimitiveValType::U64)).expect_err(import);
         assert!(
-            matches!(&error, ExamineError::UnknownImport { import: named } if named == import),
+            matches!(&error, ExamineError::UnknownImport { import: named, .. } if named == import),
             "{error}"
         );
     }
@@ -212,15 +217,94 @@ fn descriptions_that_are_not_understood_are_refused() {
         "{\"name\": \"x\"}",
         "{\"name\": \"\", \"version\": \"1\", \"state_version\": 1, \"operations\": []}",
     ] {
-        let error = Manifest::parse(json.to_owned()).expect_err(json);
+        let error = Manifest::parse(World::Recipe, json).expect_err(json);
         assert!(
             matches!(error, ExamineError::BadDescription { .. }),
             "{error}"
         );
     }
     let long = format!("{}{}", " ".repeat(64 * 1024), "{}");
-    let error = Manifest::parse(long).expect_err("too long");
+    let error = Manifest::parse(World::Recipe, &long).expect_err("too long");
     assert!(error.to_string().contains("65536"), "{error}");
+}
+
+#[test]
+fn the_standard_policies_describe_themselves() {
+    for (name, world) in [
+        ("sticky-balanced", World::Rebalancer),
+        ("rendezvous", World::Rebalancer),
+        ("bounded-load", World::Rebalancer),
+        ("load-aware", World::Rebalancer),
+        ("fixed-timeout", World::FailureDetector),
+        ("phi-accrual", World::FailureDetector),
+    ] {
+        let policy = examine(&component(name)).expect("a policy");
+        assert_eq!((policy.name.as_str(), policy.world), (name, world));
+    }
+}
+
+/// The core tells recipes and policies apart by what the host says, not by what the guest says.
+#[test]
+fn a_description_says_the_world_that_the_host_found() {
+    let world_of = |manifest: &Manifest| {
+        let description: serde_json::Value =
+            serde_json::from_str(&manifest.json).expect("a description");
+        description["world"].as_str().map(str::to_owned)
+    };
+    let lock = examine(&component("lock")).expect("a plugin");
+    assert_eq!(world_of(&lock).as_deref(), Some("recipe"));
+    let hostile = examine(&component("hostile-policy")).expect("a policy");
+    assert_eq!(world_of(&hostile).as_deref(), Some("rebalancer"));
+    assert_eq!(hostile.needs, ["members.live"]);
+}
+
+#[test]
+fn a_policy_that_needs_what_the_kernel_has_not_is_refused() {
+    for needs in ["members.mood", "mood.name", "assign.partition", "members"] {
+        let json = format!(r#"{{"name": "x", "version": "1", "needs": ["{needs}"]}}"#);
+        let error = Manifest::parse(World::Rebalancer, &json).expect_err(needs);
+        assert!(
+            matches!(&error, ExamineError::MissingColumn { column, .. } if column == needs),
+            "{error}"
+        );
+    }
+    let json = r#"{"name": "x", "version": "1", "needs": ["members.live", "replicas.role"]}"#;
+    assert!(Manifest::parse(World::Rebalancer, json).is_ok());
+}
+
+#[test]
+fn a_policy_imports_nothing_but_the_log() {
+    for (export, import) in [
+        ("planner", "folkmoot:plugin/tree@0.1.0"),
+        ("detector", "folkmoot:plugin/random@0.1.0"),
+        ("guest", "folkmoot:plugin/tables@0.1.0"),
+    ] {
+        let export = format!("folkmoot:plugin/{export}@0.1.0");
+        let error = examine(&importing_into(import, PrimitiveValType::U64, &export));
+        let error = error.expect_err(import);
+        assert!(
+            matches!(&error, ExamineError::UnknownImport { import: named, .. } if named == import),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_of_other_types_is_refused() {
+    for export in ["planner", "detector"] {
+        let error = examine(&exporting(&format!("folkmoot:plugin/{export}@0.1.0")));
+        let error = error.expect_err("no functions");
+        assert!(matches!(error, ExamineError::WrongWorld(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_component_is_of_one_world() {
+    let mut both = Component::new();
+    export_empty(&mut both, "folkmoot:plugin/guest@0.1.0", 0);
+    export_empty(&mut both, "folkmoot:plugin/planner@0.1.0", 1);
+    let error = examine(&both.finish()).expect_err("two worlds");
+    assert!(matches!(error, ExamineError::TwoWorlds { .. }), "{error}");
 }
 
 /// A component of these modules and components, each instantiated so often.

@@ -40,6 +40,7 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
     let file = format!("{name}.wasm");
     std::fs::read(folder.join(&file))
         .or_else(|_| std::fs::read(folder.join("for-tests").join(&file)))
+        .or_else(|_| std::fs::read(folder.join("policies").join(&file)))
         .expect("a component")
 }
 
