@@ -15,8 +15,11 @@ use tokio::time::Instant;
 use crate::asked::{Answered, Asked, FollowUp};
 use crate::clock;
 use crate::connector::Connector;
-use crate::core::{LeaseView, Output, SessionCore, WatchNews};
+use crate::core::{
+    Holder, LeaseView, MapKey, MapNews, Output, OwnerEvent, SessionCore, SharedTable, WatchNews,
+};
 use crate::error::{ConnectError, ReadError, Unanswered, WatchError, WriteError};
+use crate::following::MapTold;
 use crate::link::{Link, Notice, sleep_until};
 use crate::stream::{FrameStream, StreamLost};
 
@@ -77,6 +80,30 @@ pub(crate) enum Command {
     EndWatch {
         key: Key,
     },
+    FollowMap {
+        key: Key,
+        map: MapKey,
+        told: watch::Sender<MapTold>,
+    },
+    EndMap {
+        key: Key,
+    },
+    Hold {
+        key: Key,
+        holding: Holding,
+    },
+    EndHold {
+        key: Key,
+    },
+}
+
+/// A member whose partitions are to be held.
+pub(crate) struct Holding {
+    pub(crate) group: String,
+    pub(crate) member: String,
+    pub(crate) incarnation: Zxid,
+    pub(crate) table: SharedTable,
+    pub(crate) events: mpsc::UnboundedSender<OwnerEvent>,
 }
 
 /// Where a watch's news go.
@@ -122,6 +149,9 @@ pub(crate) struct Driver {
     reads: HashMap<ReadId, oneshot::Sender<ReadResult>>,
     watches: HashMap<WatchId, (WatchSink, Key)>,
     watch_keys: HashMap<Key, WatchId>,
+    /// Who looks at which map, and is told of it.
+    maps: HashMap<Key, (MapKey, Option<watch::Sender<MapTold>>)>,
+    owners: HashMap<Key, mpsc::UnboundedSender<OwnerEvent>>,
     lease: watch::Sender<LeaseView>,
     opened: Option<oneshot::Sender<Result<Opened, ConnectError>>>,
     /// The connection that did not serve.
@@ -155,6 +185,8 @@ impl Driver {
             reads: HashMap::new(),
             watches: HashMap::new(),
             watch_keys: HashMap::new(),
+            maps: HashMap::new(),
+            owners: HashMap::new(),
             lease,
             opened: Some(opened),
             avoid: None,
@@ -206,8 +238,8 @@ impl Driver {
                 Ok(()) => self.handle_frames(),
                 Err(lost) => self.detach(&lost.to_string()),
             },
-            Some(Notice::Renewed { sent }) = self.notices.1.recv() => {
-                self.core.handle_heartbeat_ack(clock::now(), sent);
+            Some(Notice::Renewed { sent, position }) = self.notices.1.recv() => {
+                self.core.handle_heartbeat_ack(clock::now(), sent, position);
             }
             () = sleep_until(wake) => {}
         }
@@ -398,6 +430,49 @@ impl Driver {
                     self.core.end_watch(id);
                 }
             }
+            Command::FollowMap { key, map, told } => {
+                let (copy, through) = self.core.submit_map(map.clone());
+                told.send_replace(MapTold {
+                    copy: Some(copy),
+                    through,
+                    end: None,
+                });
+                self.maps.insert(key, (map, Some(told)));
+            }
+            Command::EndMap { key } => self.end_map(key),
+            Command::Hold { key, holding } => self.hold(key, holding),
+            Command::EndHold { key } => {
+                self.owners.remove(&key);
+                self.core.end_hold(key);
+                self.end_map(key);
+            }
+        }
+    }
+
+    fn hold(&mut self, key: Key, holding: Holding) {
+        let map = MapKey {
+            group: holding.group.clone(),
+            detail: folkmoot_proto::partition::MapDetail::Full,
+        };
+        self.core.submit_map(map.clone());
+        self.maps.insert(key, (map, None));
+        self.owners.insert(key, holding.events);
+        let Holding {
+            group,
+            member,
+            incarnation,
+            table,
+            ..
+        } = holding;
+        let holder = Holder::new(group, member, incarnation, table);
+        self.core.hold(clock::now(), key, holder);
+    }
+
+    fn end_map(&mut self, key: Key) {
+        if let Some((map, _)) = self.maps.remove(&key)
+            && !self.maps.values().any(|(other, _)| *other == map)
+        {
+            self.core.end_map(&map);
         }
     }
 
@@ -429,6 +504,12 @@ impl Driver {
                     self.answer_read(id, Err(ReadError::Unanswered(ended)));
                 }
                 Output::Watch(id, news) => self.tell_watch(id, news),
+                Output::Map(map, news) => self.tell_map(&map, &news),
+                Output::Owner(key, event) => {
+                    if let Some(owner) = self.owners.get(&key) {
+                        let _ = owner.send(event);
+                    }
+                }
                 Output::Attached {
                     session,
                     epoch,
@@ -490,6 +571,16 @@ impl Driver {
         }
         if let Some(opened) = self.opened.take() {
             let _ = opened.send(Ok(Opened { session, timeout }));
+        }
+    }
+
+    fn tell_map(&mut self, map: &MapKey, news: &MapNews) {
+        let followers = self.maps.values().filter(|(of, _)| of == map);
+        for told in followers.filter_map(|(_, told)| told.as_ref()) {
+            told.send_modify(|told| told.take(map, news));
+        }
+        if !matches!(news, MapNews::Through(_)) {
+            self.maps.retain(|_, (of, _)| of != map);
         }
     }
 

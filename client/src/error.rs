@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use folkmoot_proto::client::{AttachRefused, ReadRefusal, WatchEnd};
+use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::reply::Refusal;
 use folkmoot_proto::{ClusterId, Zxid};
 
@@ -428,6 +429,77 @@ pub enum WatchError {
     /// The session's task is gone: its runtime was shut down.
     #[error("the session's task is gone")]
     TaskGone,
+}
+
+/// Why a partition map is not followed, or not any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// The member does not tell it.
+    #[error("the partition map of {group} is not told: {reason}")]
+    Refused {
+        /// The group.
+        group: String,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// The group has no partition map.
+    #[error("{group} has no partition map")]
+    NoMap {
+        /// The group.
+        group: String,
+    },
+    /// The map has no such partition.
+    #[error("{group} has no partition {partition}")]
+    NoPartition {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The members of the group could not be read.
+    #[error(transparent)]
+    Members(#[from] WatchError),
+    /// It was not told within the time that the configuration allows.
+    #[error("the partition map was not told within {} ms", .after.as_millis())]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The session is over.
+    #[error("the session {}", if *.expired { "expired" } else { "was closed" })]
+    SessionEnded {
+        /// Whether it expired; else it was closed.
+        expired: bool,
+    },
+    /// The session's task is gone: its runtime was shut down.
+    #[error("the session's task is gone")]
+    TaskGone,
+}
+
+impl MapError {
+    /// Whether the same may succeed later without anything else being done.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Members(error) => error.is_retryable(),
+            Self::Refused { .. }
+            | Self::NoMap { .. }
+            | Self::NoPartition { .. }
+            | Self::SessionEnded { .. }
+            | Self::TaskGone => false,
+        }
+    }
+}
+
+impl From<Unanswered> for MapError {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::SessionEnded { expired, .. } => Self::SessionEnded { expired },
+            Unanswered::TimedOut { after } => Self::TimedOut { after },
+            Unanswered::TaskGone | Unanswered::Misfit { .. } => Self::TaskGone,
+        }
+    }
 }
 
 impl WatchError {

@@ -199,6 +199,14 @@ impl Group {
         })
     }
 
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn ask(&self, id: &str, operation: GroupOperation) -> Result<Zxid, WriteError> {
         let operation = Operation::Group {
             group: self.name.to_string(),
@@ -228,6 +236,19 @@ impl Group {
 }
 
 impl Member {
+    #[cfg(test)]
+    pub(crate) fn of(group: Group, id: &str, incarnation: Zxid) -> Self {
+        Self {
+            group,
+            id: id.into(),
+            incarnation,
+        }
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {

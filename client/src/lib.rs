@@ -35,11 +35,15 @@ mod core;
 mod counter;
 mod driver;
 mod error;
+mod following;
 mod group;
 mod link;
 mod lock;
 mod multi;
+mod owner;
+mod partition_map;
 mod plugins;
+mod router;
 mod session;
 mod standing;
 mod stream;
@@ -49,10 +53,10 @@ mod watch;
 pub use call::{Call, Cancelled};
 pub use client::{Client, EndpointStatus, cluster_status};
 pub use config::{ClientConfig, Context, ContextChoice, default_context, split_endpoints};
-pub use core::{CLOCK_DRIFT_PERMILLE, Standing};
+pub use core::{CLOCK_DRIFT_PERMILLE, Grant, Standing};
 pub use counter::Counter;
 pub use error::{
-    Attempt, AttemptError, CallError, ConfigError, ConnectError, InstallError, ReadError,
+    Attempt, AttemptError, CallError, ConfigError, ConnectError, InstallError, MapError, ReadError,
     Unanswered, WatchError, WriteError,
 };
 pub use folkmoot_proto::client::{
@@ -60,14 +64,24 @@ pub use folkmoot_proto::client::{
     SnapshotNode, Stat, WatchEnd, WatchScope,
 };
 pub use folkmoot_proto::group::{MemberRecord, MemberSpec, MemberState};
+pub use folkmoot_proto::partition::{
+    Layout, MapConfig, MovePhase, MoveReason, PartitionChange, PartitionId, PartitionKey,
+    PolicyChoice, key_hash, owner_path,
+};
 pub use folkmoot_proto::reply::{Refusal, SubOutcome};
 pub use folkmoot_proto::{
-    ClusterId, Digest, LogIndex, MemberId, NodePath, SessionId, Term, WallTime, Zxid,
+    ClusterId, Digest, LogIndex, LogTime, MemberId, NodePath, SessionId, Term, WallTime, Zxid,
 };
 pub use group::{Discovery, Group, GroupView, Member, MemberInfo};
 pub use lock::{Lock, LockError, LockGuard};
 pub use multi::{Multi, MultiDone};
+pub use owner::{PartitionHandler, PartitionOwner, PrepareError};
+pub use partition_map::{
+    Candidate, Explanation, MapChanges, MapMember, MapView, MoveView, OwnerView, PartitionMap,
+    PartitionView, ReplicaView, StopPermit,
+};
 pub use plugins::{MountInfo, PluginInfo};
+pub use router::{Route, RouteMember, Router};
 pub use session::{Children, Created, Node, Session, Written};
 pub use standing::StandingChanges;
 pub use watch::{Snapshot, Transaction, Watch, WatchOptions};

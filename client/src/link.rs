@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use folkmoot_proto::client::{ControlReply, ControlRequest, MemberStatus, PROTOCOL_VERSION};
-use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId, Tick};
+use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId, Tick, Zxid};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,8 +21,9 @@ const HEARTBEATS_IN_FLIGHT_MAX: usize = 64;
 /// What a connection tells a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Notice {
-    /// A heartbeat that was sent at `sent` was acknowledged for it.
-    Renewed { sent: Tick },
+    /// A heartbeat that was sent at `sent` was acknowledged for it. The leases of its partitions
+    /// go on by it once their maps are taken in through `position`; none: not by this one.
+    Renewed { sent: Tick, position: Option<Zxid> },
 }
 
 /// What a member said when it was met.
@@ -282,9 +283,9 @@ impl ControlTask {
                 let Some(sent) = self.in_flight.remove(&sequence) else {
                     return;
                 };
-                for (session, _) in sessions {
+                for (session, position) in sessions {
                     if let Some(held) = self.sessions.get(&session) {
-                        let _ = held.notices.send(Notice::Renewed { sent });
+                        let _ = held.notices.send(Notice::Renewed { sent, position });
                     }
                 }
             }

@@ -184,6 +184,23 @@ impl Session {
         self.shared.lease.borrow().standing_at(clock::now())
     }
 
+    /// How long no heartbeat was acknowledged, where that is longer than it may take: counted from
+    /// the sending of the last one that was.
+    pub(crate) fn unacknowledged_for(&self) -> Duration {
+        let (view, now) = (*self.shared.lease.borrow(), clock::now());
+        if view.standing_at(now) == Standing::Safe {
+            return Duration::ZERO;
+        }
+        let part = self.shared.timeout * 2 / 3;
+        let since = Duration::from_micros(view.jeopardy_at.0).saturating_sub(part);
+        Duration::from_micros(now.0).saturating_sub(since)
+    }
+
+    /// What the clock allows to rest on the session's lease.
+    pub(crate) fn lease(&self) -> watch::Receiver<LeaseView> {
+        self.shared.lease.clone()
+    }
+
     /// The session's standing, and every change of it: the jeopardy signal. Jeopardy begins when
     /// two thirds of the session's timeout have passed without an acknowledged heartbeat.
     ///

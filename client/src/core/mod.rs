@@ -3,9 +3,12 @@
 //! [`SessionCore`] is pushed (`handle_*`, `submit*`) and pulled (`poll_*`). The task in
 //! [`crate::driver`] carries it out. Everything that makes a session exact over lost connections
 //! is here: what is sent again and when (rules R2, R10), waits (rule R11), whole watch
-//! transactions (rule R29), and the lease (rule R16).
+//! transactions (rule R29), partition maps and their leases (rule R35), and the lease (rule R16).
 
+mod copies;
+mod holder;
 mod lease;
+mod maps;
 mod reads;
 mod requests;
 #[cfg(test)]
@@ -17,12 +20,19 @@ use std::collections::VecDeque;
 use folkmoot_proto::client::{
     AttachRefused, ClientFrame, Guard, NotAdmitted, Operation, Query, ServerFrame, Watch,
 };
+use folkmoot_proto::codec::DecodeError;
+use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::{
     ConnEpoch, MemberId, ReadId, RequestId, SessionId, SessionSecret, Tick, WatchId, Zxid,
 };
 
+pub(crate) use copies::{FullMap, MapCopy, Routed, RoutingMap, SharedCopy};
+pub use holder::Grant;
+pub(crate) use holder::{Holder, HolderEnd, OwnerEvent, SharedTable};
 pub use lease::{CLOCK_DRIFT_PERMILLE, Standing};
 pub(crate) use lease::{Lease, LeaseView};
+pub(crate) use maps::{HolderKey, MapKey, MapNews};
+use maps::{MapConsequence, MapFrame, Maps};
 pub(crate) use reads::ReadAnswer;
 use reads::{ReadFrame, Reads};
 pub(crate) use requests::Answer;
@@ -61,6 +71,18 @@ pub(crate) enum Violation {
         expected: SessionId,
         actual: SessionId,
     },
+    #[error("the map of {group} can not be read: {error}")]
+    BadMap { group: String, error: DecodeError },
+    #[error("the map of {group} was told from {base:?} through {through}, out of order")]
+    MapOutOfOrder {
+        group: String,
+        base: Option<Zxid>,
+        through: Zxid,
+    },
+    #[error("a map of layout {told} was told as a change of layout {known}")]
+    OtherLayout { known: Zxid, told: Zxid },
+    #[error("partition {partition} was told as a change, and is not known")]
+    UnknownPartition { partition: PartitionId },
     #[error("a frame that does not fit the state of the stream")]
     Unexpected,
 }
@@ -80,6 +102,10 @@ pub(crate) enum Output {
     ReadUnanswered { id: ReadId, sent: bool },
     /// News of a watch.
     Watch(WatchId, WatchNews),
+    /// News of a map.
+    Map(MapKey, MapNews),
+    /// Something for the owner of partitions.
+    Owner(HolderKey, OwnerEvent),
     /// The session is attached: its heartbeats belong on this connection.
     Attached {
         session: SessionId,
@@ -146,6 +172,7 @@ pub(crate) struct SessionCore {
     requests: Requests,
     reads: Reads,
     watches: Watches,
+    maps: Maps,
     lease: Option<Lease>,
     told: Option<LeaseView>,
     members: Members,
@@ -171,6 +198,7 @@ impl SessionCore {
             requests: Requests::default(),
             reads: Reads::default(),
             watches: Watches::default(),
+            maps: Maps::default(),
             lease: None,
             told: None,
             members: Vec::new(),
@@ -214,6 +242,29 @@ impl SessionCore {
     /// Ends a watch that nobody listens to any more.
     pub(crate) fn end_watch(&mut self, id: WatchId) {
         self.watches.end(id);
+    }
+
+    /// Follows a map: its copy, and how far that is if it was followed already.
+    pub(crate) fn submit_map(&mut self, map: MapKey) -> (SharedCopy, Option<Zxid>) {
+        self.maps.submit(map)
+    }
+
+    /// Ends a map that nobody looks at any more.
+    pub(crate) fn end_map(&mut self, map: &MapKey) {
+        self.maps.end(map);
+    }
+
+    /// Holds a member's partitions; its map must have been submitted.
+    pub(crate) fn hold(&mut self, now: Tick, key: HolderKey, holder: Holder) {
+        let group = holder.group.clone();
+        self.maps.hold(key, holder);
+        self.maps.show_again(&group);
+        self.settle_maps(now);
+    }
+
+    /// Nobody holds a member's partitions any more.
+    pub(crate) fn end_hold(&mut self, key: HolderKey) {
+        self.maps.let_go(key);
     }
 
     /// How much was submitted and has no answer: the task takes no more above a limit.
@@ -261,12 +312,17 @@ impl SessionCore {
         }
     }
 
-    /// A heartbeat that was sent at `sent` was acknowledged for this session.
-    pub(crate) fn handle_heartbeat_ack(&mut self, now: Tick, sent: Tick) {
+    /// A heartbeat that was sent at `sent` was acknowledged for this session; the leases of its
+    /// partitions go on by it where it names a position, and once that was taken in (rule R35).
+    pub(crate) fn handle_heartbeat_ack(&mut self, now: Tick, sent: Tick, position: Option<Zxid>) {
         if let Some(lease) = &mut self.lease {
             lease.renew(sent);
         }
         self.tell_lease(now);
+        if let Some(position) = position {
+            self.maps.handle_acknowledgement(sent, position);
+            self.settle_maps(now);
+        }
     }
 
     /// A frame arrived on the stream that was announced last, from `member`.
@@ -329,6 +385,7 @@ impl SessionCore {
         self.requests.attached(last_id)?;
         self.reads.attached();
         self.watches.attached();
+        self.maps.attached();
         self.timeout_ms = timeout_ms;
         self.last_seen = self.last_seen.max(zxid);
         self.phase = Phase::Attached { since: now };
@@ -365,7 +422,7 @@ impl SessionCore {
     ) -> Result<(), Violation> {
         match frame {
             ServerFrame::Reply { id, zxid, reply } => {
-                self.last_seen = self.last_seen.max(zxid);
+                self.answered(now, zxid);
                 let answer = self.requests.handle_reply(id, zxid, reply)?;
                 self.outputs.extend(answer.map(|in_place| match in_place {
                     InPlace::Answer(answer) => Output::Answer(answer),
@@ -378,7 +435,7 @@ impl SessionCore {
                 zxid,
                 reply,
             } => {
-                self.last_seen = self.last_seen.max(zxid);
+                self.answered(now, zxid);
                 let answer = self
                     .requests
                     .handle_completion(now, ticket, id, zxid, reply);
@@ -386,7 +443,7 @@ impl SessionCore {
                 self.requests.acknowledge(now);
             }
             ServerFrame::ReadReply { id, zxid, result } => {
-                self.last_seen = self.last_seen.max(zxid);
+                self.answered(now, zxid);
                 let answer = self.reads.handle_reply(now, id, zxid, result)?;
                 self.outputs.extend(answer.map(Output::ReadAnswer));
             }
@@ -424,9 +481,22 @@ impl SessionCore {
                 self.members = members;
                 self.follow(consequence);
             }
-            ServerFrame::Map(_)
-            | ServerFrame::MapRefused { .. }
-            | ServerFrame::Attached { .. }
+            ServerFrame::Map(update) => {
+                let consequence = self.maps.handle_update(&update)?;
+                self.last_seen = self.last_seen.max(update.through);
+                self.follow_map(consequence);
+                self.settle_maps(now);
+            }
+            ServerFrame::MapRefused {
+                group,
+                detail,
+                reason,
+            } => {
+                let map = MapKey { group, detail };
+                let consequence = self.maps.handle_refused(map, reason);
+                self.follow_map(consequence);
+            }
+            ServerFrame::Attached { .. }
             | ServerFrame::AttachRefused(_)
             | ServerFrame::SessionEnded { .. }
             | ServerFrame::Closing { .. } => return Err(Violation::Unexpected),
@@ -444,6 +514,31 @@ impl SessionCore {
         }
     }
 
+    /// What was told reflects `zxid`.
+    fn answered(&mut self, now: Tick, zxid: Zxid) {
+        self.last_seen = self.last_seen.max(zxid);
+        self.maps.handle_answer(zxid);
+        self.settle_maps(now);
+    }
+
+    fn follow_map(&mut self, consequence: MapConsequence) {
+        let news = consequence.news.into_iter();
+        self.outputs
+            .extend(news.map(|(map, news)| Output::Map(map, news)));
+        self.tell_owners(consequence.events);
+    }
+
+    fn settle_maps(&mut self, now: Tick) {
+        let events = self.maps.settle(now, self.timeout_ms);
+        self.tell_owners(events);
+    }
+
+    fn tell_owners(&mut self, events: Vec<(HolderKey, OwnerEvent)>) {
+        let events = events.into_iter();
+        self.outputs
+            .extend(events.map(|(holder, event)| Output::Owner(holder, event)));
+    }
+
     /// An instant given by [`SessionCore::poll_timeout`] has come.
     pub(crate) fn handle_timeout(&mut self, now: Tick) {
         if self.is_over() {
@@ -451,6 +546,9 @@ impl SessionCore {
         }
         self.requests.acknowledge(now);
         self.tell_lease(now);
+        if self.maps.timeout().is_some_and(|at| at <= now) {
+            self.settle_maps(now);
+        }
         if self.stuck_at().is_some_and(|at| at <= now) {
             let reason = match self.phase {
                 Phase::Attached { .. } => "its heartbeats are not acknowledged",
@@ -492,7 +590,7 @@ impl SessionCore {
         };
         let next = sending
             .into_iter()
-            .chain([lease, self.stuck_at()])
+            .chain([lease, self.stuck_at(), self.maps.timeout()])
             .flatten()
             .min()?;
         Some(next.max(now))
@@ -510,6 +608,19 @@ impl SessionCore {
             return Some(match frame {
                 WatchFrame::Watch(watch) => ClientFrame::Watch(watch),
                 WatchFrame::Unwatch(watch) => ClientFrame::Unwatch { watch },
+            });
+        }
+        if let Some(frame) = self.maps.poll() {
+            return Some(match frame {
+                MapFrame::Watch { map, since } => ClientFrame::WatchMap {
+                    group: map.group,
+                    detail: map.detail,
+                    since,
+                },
+                MapFrame::Unwatch(map) => ClientFrame::UnwatchMap {
+                    group: map.group,
+                    detail: map.detail,
+                },
             });
         }
         if std::mem::take(&mut self.resuming) {
@@ -569,5 +680,7 @@ impl SessionCore {
             let over = WatchNews::Over(crate::error::WatchError::SessionEnded { expired });
             self.outputs.push_back(Output::Watch(watch, over));
         }
+        let consequence = self.maps.drain(expired);
+        self.follow_map(consequence);
     }
 }

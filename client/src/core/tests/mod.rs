@@ -1,5 +1,6 @@
 //! Scripts: frames in, frames and outputs out, one literal list each.
 
+mod maps;
 mod model;
 
 use folkmoot_proto::Ticket;
@@ -79,7 +80,9 @@ impl Script {
         loop {
             match self.core.poll_frame(self.now) {
                 Some(ClientFrame::WatchesResumed) => return sent,
-                Some(frame @ ClientFrame::Watch(_)) => sent.push(frame),
+                Some(frame @ (ClientFrame::Watch(_) | ClientFrame::WatchMap { .. })) => {
+                    sent.push(frame)
+                }
                 other => panic!("before all watches were asked for: {other:?}"),
             }
         }
@@ -695,7 +698,7 @@ fn a_member_that_can_not_be_reached_does_not_hold_up_that_history_is_compacted()
 #[test]
 fn jeopardy_is_told_in_time_and_taken_back_by_an_acknowledgement() {
     let mut script = Script::open();
-    script.core.handle_heartbeat_ack(at(1000), at(500));
+    script.core.handle_heartbeat_ack(at(1000), at(500), None);
     script.outputs();
     let standing = |script: &mut Script| {
         let standing = |output| match output {
@@ -716,7 +719,7 @@ fn jeopardy_is_told_in_time_and_taken_back_by_an_acknowledgement() {
     assert_eq!(standing(&mut script), [Standing::LeaseOver]);
     // The cluster did not expire it after all.
     let now = script.now;
-    script.core.handle_heartbeat_ack(now, now);
+    script.core.handle_heartbeat_ack(now, now, None);
     assert_eq!(standing(&mut script), [Standing::Safe]);
 }
 

@@ -286,7 +286,7 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..200 {
             self.now = self.now.plus_millis(400);
-            self.core.handle_heartbeat_ack(self.now, self.now);
+            self.core.handle_heartbeat_ack(self.now, self.now, None);
             self.core.handle_timeout(self.now);
             self.take_outputs();
             self.step(Step::Complete);

@@ -1,0 +1,252 @@
+//! The partition maps of a session: what was subscribed to, and how far it was taken in.
+
+use std::collections::BTreeMap;
+
+use folkmoot_proto::partition::{MapDetail, MapUpdate};
+use folkmoot_proto::{Tick, Zxid};
+
+use super::Violation;
+use super::copies::{SharedCopy, Touched};
+use super::holder::{Holder, HolderEnd, OwnerEvent};
+
+/// A map, and how much of it is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MapKey {
+    pub(crate) group: String,
+    pub(crate) detail: MapDetail,
+}
+
+/// Names a holder between a handle and the task.
+pub(crate) type HolderKey = u64;
+
+/// What there is to tell of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MapNews {
+    /// The copy was brought up to here.
+    Through(Zxid),
+    /// It is not told.
+    Refused { reason: String },
+    /// The session is over.
+    SessionEnded { expired: bool },
+}
+
+/// What follows from a frame or from the clock.
+#[derive(Debug, Default)]
+pub(crate) struct MapConsequence {
+    pub(crate) news: Vec<(MapKey, MapNews)>,
+    pub(crate) events: Vec<(HolderKey, OwnerEvent)>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    copy: SharedCopy,
+    /// What the copy is as of.
+    through: Option<Zxid>,
+    /// Every change up to here was taken in.
+    known: Option<Zxid>,
+    sent: bool,
+    /// The member of this stream has told it.
+    current: bool,
+}
+
+/// The maps of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Maps {
+    subscriptions: BTreeMap<MapKey, Subscription>,
+    holders: BTreeMap<HolderKey, Holder>,
+    /// Ended here, and not yet told to the member.
+    unwatch: Vec<MapKey>,
+}
+
+/// What to send for a map.
+#[derive(Debug)]
+pub(crate) enum MapFrame {
+    Watch { map: MapKey, since: Option<Zxid> },
+    Unwatch(MapKey),
+}
+
+impl Maps {
+    /// Begins to follow a map, unless it is followed already: its copy, and how far that is.
+    pub(crate) fn submit(&mut self, map: MapKey) -> (SharedCopy, Option<Zxid>) {
+        self.unwatch.retain(|other| *other != map);
+        let detail = map.detail;
+        let subscription = self
+            .subscriptions
+            .entry(map)
+            .or_insert_with(|| Subscription {
+                copy: SharedCopy::new(detail),
+                through: None,
+                known: None,
+                sent: false,
+                current: false,
+            });
+        (subscription.copy.clone(), subscription.through)
+    }
+
+    /// Nobody looks at a map any more.
+    pub(crate) fn end(&mut self, map: &MapKey) {
+        if self.subscriptions.remove(map).is_some_and(|of| of.sent) {
+            self.unwatch.push(map.clone());
+        }
+    }
+
+    /// A member's partitions are held from here on. Its map must have been submitted.
+    pub(crate) fn hold(&mut self, key: HolderKey, holder: Holder) {
+        self.holders.insert(key, holder);
+    }
+
+    /// The map of a holder that was there, which ends.
+    pub(crate) fn let_go(&mut self, key: HolderKey) {
+        if let Some(mut holder) = self.holders.remove(&key) {
+            holder.end(HolderEnd::Session { expired: false });
+        }
+    }
+
+    /// A new stream: every map is asked for again, from where its copy is.
+    pub(crate) fn attached(&mut self) {
+        self.unwatch.clear();
+        for subscription in self.subscriptions.values_mut() {
+            subscription.sent = false;
+            subscription.current = false;
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<MapFrame> {
+        if let Some(map) = self.unwatch.pop() {
+            return Some(MapFrame::Unwatch(map));
+        }
+        let mut unsent = self.subscriptions.iter_mut().filter(|(_, of)| !of.sent);
+        let (map, subscription) = unsent.next()?;
+        subscription.sent = true;
+        let (map, since) = (map.clone(), subscription.through);
+        Some(MapFrame::Watch { map, since })
+    }
+
+    pub(crate) fn handle_update(
+        &mut self,
+        update: &MapUpdate,
+    ) -> Result<MapConsequence, Violation> {
+        let map = MapKey {
+            group: update.group.clone(),
+            detail: update.detail,
+        };
+        let Some(subscription) = self.subscriptions.get_mut(&map) else {
+            // It crossed an `UnwatchMap`.
+            return Ok(MapConsequence::default());
+        };
+        let follows = update.base.is_none() || update.base == subscription.through;
+        let forward = subscription.known <= Some(update.through);
+        if !subscription.sent || !follows || !forward {
+            return Err(Violation::MapOutOfOrder {
+                group: map.group,
+                base: update.base,
+                through: update.through,
+            });
+        }
+        let mut copy = subscription.copy.write();
+        let touched = copy.apply(update)?;
+        drop(copy);
+        subscription.through = Some(update.through);
+        subscription.known = Some(update.through);
+        subscription.current = true;
+        self.show(&map, &touched);
+        Ok(MapConsequence {
+            news: vec![(map, MapNews::Through(update.through))],
+            events: Vec::new(),
+        })
+    }
+
+    /// Has the holders of a map look at what was taken in.
+    fn show(&mut self, map: &MapKey, touched: &Touched) {
+        let Some(subscription) = self.subscriptions.get(map) else {
+            return;
+        };
+        let copy = subscription.copy.read();
+        let Some(full) = copy.full() else { return };
+        for holder in self.holders.values_mut() {
+            if *holder.group == *map.group {
+                holder.handle_map(full, touched);
+            }
+        }
+    }
+
+    /// A holder that begins when its map is there already looks at it at once.
+    pub(crate) fn show_again(&mut self, group: &str) {
+        let map = MapKey {
+            group: group.to_owned(),
+            detail: MapDetail::Full,
+        };
+        let is_there = |of: &Subscription| of.through.is_some();
+        if self.subscriptions.get(&map).is_some_and(is_there) {
+            self.show(&map, &Touched::All);
+        }
+    }
+
+    /// An answer of this stream reflects `zxid`: what changed up to it was told before (rule R28).
+    pub(crate) fn handle_answer(&mut self, zxid: Zxid) {
+        for subscription in self.subscriptions.values_mut() {
+            if subscription.current {
+                subscription.known = subscription.known.max(Some(zxid));
+            }
+        }
+    }
+
+    /// A heartbeat that was sent at `sent` was acknowledged: the leases of the partitions go on by
+    /// it once their map is taken in through `position` (rule R35).
+    pub(crate) fn handle_acknowledgement(&mut self, sent: Tick, position: Zxid) {
+        for holder in self.holders.values_mut() {
+            holder.handle_acknowledgement(sent, position);
+        }
+    }
+
+    pub(crate) fn handle_refused(&mut self, map: MapKey, reason: String) -> MapConsequence {
+        let mut consequence = MapConsequence::default();
+        if self.subscriptions.remove(&map).is_none() {
+            return consequence;
+        }
+        if map.detail == MapDetail::Full {
+            let refused = |_: &HolderKey, holder: &mut Holder| *holder.group == *map.group;
+            for (key, mut holder) in self.holders.extract_if(.., refused) {
+                let reason = reason.clone();
+                holder.end(HolderEnd::Refused { reason });
+                let events = holder.take_events().into_iter();
+                consequence.events.extend(events.map(|event| (key, event)));
+            }
+        }
+        consequence.news = vec![(map, MapNews::Refused { reason })];
+        consequence
+    }
+
+    /// Extends leases by what was acknowledged and taken in, ends those that are over by the clock,
+    /// and takes what the holders have to tell.
+    pub(crate) fn settle(&mut self, now: Tick, timeout_ms: u32) -> Vec<(HolderKey, OwnerEvent)> {
+        let mut events = Vec::new();
+        for (key, holder) in &mut self.holders {
+            let map = MapKey {
+                group: holder.group.to_string(),
+                detail: MapDetail::Full,
+            };
+            let known = self.subscriptions.get(&map).and_then(|of| of.known);
+            holder.settle(now, known, timeout_ms);
+            events.extend(holder.take_events().into_iter().map(|event| (*key, event)));
+        }
+        events
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Tick> {
+        self.holders.values().filter_map(Holder::timeout).min()
+    }
+
+    /// The session is over.
+    pub(crate) fn drain(&mut self, expired: bool) -> MapConsequence {
+        let maps = std::mem::take(&mut self.subscriptions).into_keys();
+        let news = maps.map(|map| (map, MapNews::SessionEnded { expired }));
+        let mut events = Vec::new();
+        for (key, mut holder) in std::mem::take(&mut self.holders) {
+            holder.end(HolderEnd::Session { expired });
+            events.extend(holder.take_events().into_iter().map(|event| (key, event)));
+        }
+        let news = news.collect();
+        MapConsequence { news, events }
+    }
+}
