@@ -18,11 +18,7 @@ pub(crate) struct SharedCopy(Arc<RwLock<MapCopy>>);
 
 impl SharedCopy {
     pub(crate) fn new(detail: MapDetail) -> Self {
-        let copy = match detail {
-            MapDetail::Routing => MapCopy::Routing(RoutingMap::default()),
-            MapDetail::Full => MapCopy::Full(FullMap::default()),
-        };
-        Self(Arc::new(RwLock::new(copy)))
+        Self(Arc::new(RwLock::new(MapCopy::new(detail))))
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, MapCopy> {
@@ -49,6 +45,13 @@ pub(crate) enum Touched {
 }
 
 impl MapCopy {
+    pub(super) fn new(detail: MapDetail) -> Self {
+        match detail {
+            MapDetail::Routing => Self::Routing(RoutingMap::default()),
+            MapDetail::Full => Self::Full(FullMap::default()),
+        }
+    }
+
     pub(crate) fn routing(&self) -> Option<&RoutingMap> {
         match self {
             Self::Routing(map) => Some(map),
@@ -173,10 +176,11 @@ impl RoutingMap {
         } in body.partitions
         {
             let known = self.partitions.get(&partition).map(|known| &known.key);
+            let is_new = known.is_none();
             let Some(key) = key.or(known.cloned()) else {
                 return Err(Violation::UnknownPartition { partition });
             };
-            if anew {
+            if is_new {
                 self.keys.insert(&key, partition);
             }
             let routed = Routed {

@@ -6,7 +6,7 @@ use folkmoot_proto::partition::{MapDetail, MapUpdate};
 use folkmoot_proto::{Tick, Zxid};
 
 use super::Violation;
-use super::copies::{SharedCopy, Touched};
+use super::copies::{MapCopy, SharedCopy, Touched};
 use super::holder::{Holder, HolderEnd, OwnerEvent};
 
 /// A map, and how much of it is told.
@@ -40,13 +40,11 @@ pub(crate) struct MapConsequence {
 #[derive(Debug)]
 struct Subscription {
     copy: SharedCopy,
-    /// What the copy is as of.
+    /// The parts of a large map that arrived, of a map that is told anew.
+    parts: Option<MapCopy>,
+    /// What the copy is as of: every change up to here was taken in.
     through: Option<Zxid>,
-    /// Every change up to here was taken in.
-    known: Option<Zxid>,
     sent: bool,
-    /// The member of this stream has told it.
-    current: bool,
 }
 
 /// The maps of a session.
@@ -75,10 +73,9 @@ impl Maps {
             .entry(map)
             .or_insert_with(|| Subscription {
                 copy: SharedCopy::new(detail),
+                parts: None,
                 through: None,
-                known: None,
                 sent: false,
-                current: false,
             });
         (subscription.copy.clone(), subscription.through)
     }
@@ -106,8 +103,8 @@ impl Maps {
     pub(crate) fn attached(&mut self) {
         self.unwatch.clear();
         for subscription in self.subscriptions.values_mut() {
+            subscription.parts = None;
             subscription.sent = false;
-            subscription.current = false;
         }
     }
 
@@ -134,21 +131,19 @@ impl Maps {
             // It crossed an `UnwatchMap`.
             return Ok(MapConsequence::default());
         };
-        let follows = update.base.is_none() || update.base == subscription.through;
-        let forward = subscription.known <= Some(update.through);
-        if !subscription.sent || !follows || !forward {
-            return Err(Violation::MapOutOfOrder {
-                group: map.group,
-                base: update.base,
-                through: update.through,
-            });
+        let out_of_order = || Violation::MapOutOfOrder {
+            group: update.group.clone(),
+            base: update.base,
+            through: update.through,
+        };
+        if !subscription.sent {
+            return Err(out_of_order());
         }
-        let mut copy = subscription.copy.write();
-        let touched = copy.apply(update)?;
-        drop(copy);
-        subscription.through = Some(update.through);
-        subscription.known = Some(update.through);
-        subscription.current = true;
+        let touched = match subscription.take(update)? {
+            Taken::Part => return Ok(MapConsequence::default()),
+            Taken::Touched(touched) => touched,
+            Taken::OutOfOrder => return Err(out_of_order()),
+        };
         self.show(&map, &touched);
         Ok(MapConsequence {
             news: vec![(map, MapNews::Through(update.through))],
@@ -179,15 +174,6 @@ impl Maps {
         let is_there = |of: &Subscription| of.through.is_some();
         if self.subscriptions.get(&map).is_some_and(is_there) {
             self.show(&map, &Touched::All);
-        }
-    }
-
-    /// An answer of this stream reflects `zxid`: what changed up to it was told before (rule R28).
-    pub(crate) fn handle_answer(&mut self, zxid: Zxid) {
-        for subscription in self.subscriptions.values_mut() {
-            if subscription.current {
-                subscription.known = subscription.known.max(Some(zxid));
-            }
         }
     }
 
@@ -226,7 +212,7 @@ impl Maps {
                 group: holder.group.to_string(),
                 detail: MapDetail::Full,
             };
-            let known = self.subscriptions.get(&map).and_then(|of| of.known);
+            let known = self.subscriptions.get(&map).and_then(|of| of.through);
             holder.settle(now, known, timeout_ms);
             events.extend(holder.take_events().into_iter().map(|event| (*key, event)));
         }
@@ -248,5 +234,45 @@ impl Maps {
         }
         let news = news.collect();
         MapConsequence { news, events }
+    }
+}
+
+/// What an update did.
+enum Taken {
+    /// It is a part of a map that is told anew: the rest follows.
+    Part,
+    Touched(Touched),
+    OutOfOrder,
+}
+
+impl Subscription {
+    /// Takes an update in. A map that is told anew in parts takes the place of the one before only
+    /// when it is whole: what is in none of its parts is gone, and not before that is known.
+    fn take(&mut self, update: &MapUpdate) -> Result<Taken, Violation> {
+        let is_whole = update.through != Zxid::ZERO;
+        let parts = match update.base {
+            None => Some(MapCopy::new(update.detail)),
+            Some(Zxid::ZERO) => self.parts.take(),
+            Some(_) => None,
+        };
+        if let Some(mut parts) = parts {
+            parts.apply(update)?;
+            if !is_whole {
+                self.parts = Some(parts);
+                return Ok(Taken::Part);
+            }
+            if self.through > Some(update.through) {
+                return Ok(Taken::OutOfOrder);
+            }
+            *self.copy.write() = parts;
+            self.through = Some(update.through);
+            return Ok(Taken::Touched(Touched::All));
+        }
+        if update.base != self.through || Some(update.through) < self.through {
+            return Ok(Taken::OutOfOrder);
+        }
+        let touched = self.copy.write().apply(update)?;
+        self.through = Some(update.through);
+        Ok(Taken::Touched(touched))
     }
 }

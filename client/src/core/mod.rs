@@ -422,7 +422,7 @@ impl SessionCore {
     ) -> Result<(), Violation> {
         match frame {
             ServerFrame::Reply { id, zxid, reply } => {
-                self.answered(now, zxid);
+                self.last_seen = self.last_seen.max(zxid);
                 let answer = self.requests.handle_reply(id, zxid, reply)?;
                 self.outputs.extend(answer.map(|in_place| match in_place {
                     InPlace::Answer(answer) => Output::Answer(answer),
@@ -435,7 +435,7 @@ impl SessionCore {
                 zxid,
                 reply,
             } => {
-                self.answered(now, zxid);
+                self.last_seen = self.last_seen.max(zxid);
                 let answer = self
                     .requests
                     .handle_completion(now, ticket, id, zxid, reply);
@@ -443,7 +443,7 @@ impl SessionCore {
                 self.requests.acknowledge(now);
             }
             ServerFrame::ReadReply { id, zxid, result } => {
-                self.answered(now, zxid);
+                self.last_seen = self.last_seen.max(zxid);
                 let answer = self.reads.handle_reply(now, id, zxid, result)?;
                 self.outputs.extend(answer.map(Output::ReadAnswer));
             }
@@ -512,13 +512,6 @@ impl SessionCore {
         if consequence.try_elsewhere {
             self.ask_to_move("this member has no history from a watch's position".to_owned());
         }
-    }
-
-    /// What was told reflects `zxid`.
-    fn answered(&mut self, now: Tick, zxid: Zxid) {
-        self.last_seen = self.last_seen.max(zxid);
-        self.maps.handle_answer(zxid);
-        self.settle_maps(now);
     }
 
     fn follow_map(&mut self, consequence: MapConsequence) {

@@ -284,19 +284,6 @@ fn an_acknowledgement_is_kept_until_the_map_is_taken_in_through_its_position() {
     assert!(!owning.owns_at(at(5000 + LEASE)));
 }
 
-/// Rule R28: an answer says that everything up to it was told.
-#[test]
-fn an_answer_says_that_the_map_is_taken_in_through_it() {
-    let mut owning = Owning::with_partition();
-    owning.script.submit();
-    owning.script.sent();
-    owning.script.pass(5000);
-    owning.acknowledge(5000, 101);
-    assert!(!owning.owns_at(at(LEASE)));
-    owning.script.hear(reply(1, DONE));
-    assert!(owning.owns_at(at(LEASE)));
-}
-
 /// Rule R35: the revoke sits on a blocked stream, and heartbeats go on.
 #[test]
 fn a_revoke_that_does_not_arrive_ends_the_lease_all_the_same() {
@@ -491,16 +478,55 @@ fn a_map_is_asked_for_again_from_where_it_is_before_all_watches_are_resumed() {
     let mut owning = Owning::with_partition();
     let sent = owning.script.reconnect(2, 25, 0);
     assert_eq!(sent, [watch_map(Some(25))]);
-    // Answers of the new stream say nothing of a map that it has not told.
-    owning.script.submit();
-    owning.script.sent();
+    // The member of the new stream has told nothing yet.
     owning.script.pass(5000);
     owning.acknowledge(5000, 60);
-    owning.script.hear(reply(1, DONE));
     assert!(!owning.owns_at(at(LEASE)));
     owning.change(25, 70, &[]);
     assert!(owning.owns_at(at(LEASE)));
     assert!(owning.owns());
+}
+
+/// A part of a large map says nothing of what is in the others.
+#[test]
+fn a_map_in_parts_is_taken_in_when_it_is_whole() {
+    let mut owning = Owning::with_partition();
+    owning.script.reconnect(2, 25, 0);
+    let rest = PartitionId(9);
+    let mut other = mine(26);
+    other.key = PartitionKey::Name("rest".to_owned());
+    owning.everything(0, &[(rest, other)]);
+    assert_eq!(owning.events(), []);
+    assert!(owning.owns(), "what was taken in before stands");
+    owning.script.pass(5000);
+    owning.acknowledge(5000, 30);
+    owning.change(0, 0, &[(PartitionId(10), owned_by(OTHER, Zxid(11), 8))]);
+    assert_eq!(owning.events(), []);
+    owning.change(0, 30, &[(P, mine(25))]);
+    let events = owning.events();
+    assert!(
+        matches!(&events[..], [OwnerEvent::Gain(grant)] if grant.partition == rest),
+        "{events:?}"
+    );
+    assert!(owning.owns_at(at(LEASE)), "30 is taken in");
+    // What is in no part is gone.
+    owning.script.reconnect(3, 30, 0);
+    owning.everything(0, &[]);
+    owning.change(0, 40, &[]);
+    assert!(!owning.owns());
+}
+
+/// A change in parts brings the client no further than it was, but for the last.
+#[test]
+fn a_change_in_parts_is_taken_in_through_its_last() {
+    let mut owning = Owning::with_partition();
+    owning.script.pass(5000);
+    owning.acknowledge(5000, 40);
+    owning.change(25, 25, &[(PartitionId(9), owned_by(OTHER, Zxid(11), 8))]);
+    assert!(!owning.owns_at(at(LEASE)));
+    owning.change(25, 40, &[(P, revoked(25, 40))]);
+    assert!(!owning.owns_at(at(LEASE)), "it is revoked");
+    assert_eq!(owning.events(), [revoke(25)]);
 }
 
 #[test]
