@@ -62,26 +62,22 @@ pub struct MemberSpec {
     /// Its place, from the outside in, such as `zone/rack`; empty where that does not matter.
     #[serde(default)]
     pub zone: String,
-    /// How much it can carry, by dimension of weight; 1 where nothing is said.
-    #[serde(default = "one")]
+    /// How much it can carry, by dimension of weight; where nothing is said there is no limit.
+    #[serde(default)]
     pub capacity: Vec<u64>,
     /// What its users look for it by.
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
 }
 
-fn one() -> Vec<u64> {
-    vec![1]
-}
-
 impl MemberSpec {
-    /// A member at `address`, in no zone, of capacity 1.
+    /// A member at `address`, in no zone, without limits.
     #[must_use]
     pub fn at(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
             zone: String::new(),
-            capacity: one(),
+            capacity: Vec::new(),
             meta: BTreeMap::new(),
         }
     }
@@ -100,9 +96,9 @@ impl MemberSpec {
                 self.zone
             ));
         }
-        if !(1..=MEMBER_CAPACITIES_MAX).contains(&self.capacity.len()) {
+        if self.capacity.len() > MEMBER_CAPACITIES_MAX {
             return Err(format!(
-                "a member has 1 to {MEMBER_CAPACITIES_MAX} capacities"
+                "a member has at most {MEMBER_CAPACITIES_MAX} capacities"
             ));
         }
         if self.capacity.contains(&0) {
@@ -213,6 +209,10 @@ pub struct MemberRecord {
     pub restart_delay_ms: Option<u64>,
     /// While it is gone: until when its work waits for it, on the log clock (rule R38).
     pub offline_until: Option<LogTime>,
+    /// Until when a former incarnation, whose session another process closed, may believe in what it
+    /// had, on the log clock: nobody else gets it before (rule R34).
+    #[serde(default)]
+    pub fenced_until: Option<LogTime>,
 }
 
 impl MemberRecord {
@@ -239,6 +239,7 @@ impl MemberRecord {
             capacity: spec.capacity.clone(),
             restart_delay_ms: None,
             offline_until: None,
+            fenced_until: before.and_then(|before| before.fenced_until),
         };
         record.state = record.state_now();
         record
@@ -349,10 +350,6 @@ mod tests {
         let bad = [
             MemberSpec {
                 capacity: vec![0],
-                ..spec.clone()
-            },
-            MemberSpec {
-                capacity: vec![],
                 ..spec.clone()
             },
             MemberSpec {

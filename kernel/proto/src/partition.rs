@@ -528,7 +528,9 @@ pub enum MapDetail {
 /// A map, or what changed of it.
 ///
 /// A client that has the map as of `base` has it as of `through` after it. Every update of one
-/// stream that reflects a transaction comes before any reply that does.
+/// stream that reflects a transaction comes before any reply that does. A large map comes in parts,
+/// one behind the other: those before the last are `through` what the client had, zero where that
+/// was nothing.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct MapUpdate {
     /// The group.
@@ -590,7 +592,7 @@ pub struct RoutedPartition {
     pub partition: PartitionId,
     /// What it is, in an update without a base.
     pub key: Option<PartitionKey>,
-    /// Its owner, if that lives.
+    /// Who was promoted last: it owns the partition only if it lives, and is the first to know.
     pub owner: Option<MemberNo>,
     /// Its other replicas that live and are ready.
     pub followers: Vec<MemberNo>,
