@@ -108,6 +108,30 @@ mutations! {
     EphemeralsUncapped = "R32",
     /// Uploads that do not go on stay.
     UploadsStay = "R31",
+    /// A member that lives owns what a former incarnation of it owned.
+    OwnerByName = "R34",
+    /// A promotion keeps the token of the owner before.
+    KeepToken = "R33",
+    /// An owner that has not let go in time loses the partition, whatever its lease.
+    ForceByDeadline = "R35",
+    /// Leases of partitions go on though the revoke was not taken in.
+    LeaseWithoutPosition = "R35",
+    /// A report of an older move is taken for the present one.
+    LateReportTaken = "R36",
+    /// A move is dropped though its owner lets go already.
+    CancelRevoking = "R36",
+    /// A plan's moves begin though what they saw has changed.
+    StalePlan = "R37",
+    /// Moves begin whatever the budget.
+    NoBudget = "R37",
+    /// Nobody who is gone is waited for.
+    NoOfflineDelay = "R38",
+    /// The parts of a split keep its token.
+    SplitKeepsToken = "R39",
+    /// A replica that has not caught up is promoted.
+    PromoteUnready = "R40",
+    /// A permit is given without regard to others.
+    PermitForgotten = "R42",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

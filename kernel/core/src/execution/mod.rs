@@ -25,7 +25,7 @@ use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
 use self::leader::Leader;
-use self::member::{Hashes, Heartbeats, Listings, Reads, Streams};
+use self::member::{Hashes, Heartbeats, Listings, MapWatches, Reads, Streams};
 use self::request::{REQUEST_BYTES_MAX, request_bytes};
 use crate::plugin::{Discard, PluginRuntime};
 use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId};
@@ -57,6 +57,7 @@ pub struct Execution {
     reads: Reads,
     listings: Listings,
     watches: Watches,
+    maps: MapWatches,
     heartbeats: Heartbeats,
     hashes: Hashes,
     /// Components that are being compiled.
@@ -94,6 +95,7 @@ impl Execution {
             reads: Reads::default(),
             listings: Listings::default(),
             watches,
+            maps: MapWatches::default(),
             heartbeats: Heartbeats::default(),
             hashes: Hashes::default(),
             not_ready: BTreeSet::new(),
@@ -145,7 +147,10 @@ impl Execution {
                 frame,
             } => self.handle_frame(now, connection, stream, frame),
             ClientEvent::StreamClosed { stream } => self.forget_stream(stream),
-            ClientEvent::Drained { stream, bytes } => self.watches.drained(stream, bytes),
+            ClientEvent::Drained { stream, bytes } => {
+                self.watches.drained(stream, bytes);
+                self.maps_drained(stream, bytes);
+            }
             ClientEvent::Heartbeat {
                 connection,
                 sequence,
@@ -199,7 +204,7 @@ impl Execution {
     /// Answers an `AskPolicy`. An answer that nobody waits for any more does nothing.
     pub fn handle_policy(&mut self, now: Now, id: PolicyCallId, answer: PolicyAnswer) {
         self.look(now);
-        let _ = (id, answer);
+        self.planned(id, answer);
     }
 
     /// A component that was to be compiled can be called from here on: what waits for it goes on.
@@ -314,16 +319,12 @@ impl Execution {
             ClientFrame::Watch(watch) => self.watch(stream, &watch),
             ClientFrame::Unwatch { watch } => self.unwatch(stream, watch),
             ClientFrame::More { read } => self.more(stream, read),
-            ClientFrame::WatchMap { group, detail, .. } => {
-                let reason = "there are no maps yet".to_owned();
-                let refused = ServerFrame::MapRefused {
-                    group,
-                    detail,
-                    reason,
-                };
-                self.send(stream, refused);
-            }
-            ClientFrame::UnwatchMap { .. } => {}
+            ClientFrame::WatchMap {
+                group,
+                detail,
+                since,
+            } => self.watch_map(stream, group, detail, since),
+            ClientFrame::UnwatchMap { group, detail } => self.unwatch_map(stream, &group, detail),
             ClientFrame::WatchesResumed => self.watches_resumed(stream),
         }
     }
@@ -387,8 +388,10 @@ impl Execution {
                 next,
             } => self.rewound(now, session, epoch, next),
             ExecutionMessage::TouchAck {
-                sequence, sessions, ..
-            } => self.touched(sequence, sessions),
+                sequence,
+                sessions,
+                revoked,
+            } => self.touched(sequence, sessions, revoked),
             ExecutionMessage::StateHash { index, zxid, hash } => {
                 self.hash_told(from, index, zxid, hash);
             }
@@ -414,6 +417,7 @@ impl Execution {
         self.reads.forget(stream);
         self.forget_listings(stream);
         self.forget_watches(stream);
+        self.forget_maps(stream);
     }
 
     fn act(&mut self, action: ExecutionAction) {
@@ -444,7 +448,6 @@ impl Execution {
     }
 
     /// Asks a policy; its answer comes to [`Execution::handle_policy`], or never.
-    #[expect(dead_code, reason = "who asks comes next")]
     fn ask_policy(&mut self, call: PolicyCall) -> PolicyCallId {
         self.policy_calls += 1;
         let id = PolicyCallId(self.policy_calls);

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use folkmoot_proto::batch::{Completion, Origin};
 use folkmoot_proto::client::ChangeKind;
-use folkmoot_proto::{ConnEpoch, Digest, LogTime, MemberId, MountId, SessionId, WallTime, Zxid};
+use folkmoot_proto::partition::PartitionId;
+use folkmoot_proto::{
+    ConnEpoch, Digest, LogTime, MapId, MemberId, MountId, SessionId, WallTime, Zxid,
+};
 
 /// A transaction that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,18 @@ pub enum Notice {
     EventQueued {
         /// The mount.
         mount: MountId,
+    },
+    /// Somebody else has a partition, or its move went on.
+    Assigned {
+        /// The map.
+        map: MapId,
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// A partition map was made, removed or changed, or its partitions were.
+    MapChanged {
+        /// The map; it may be gone.
+        map: MapId,
     },
     /// An upload is whole and waits to be examined.
     UploadSealed {

@@ -1,11 +1,11 @@
 //! Applying entries of the log to the committed state.
 
 use bytes::Bytes;
-use folkmoot_proto::SessionId;
 use folkmoot_proto::batch::{Batch, Txn};
 use folkmoot_proto::client::ChangeKind;
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::entry::{Entry, EntryKind};
+use folkmoot_proto::{MapId, SessionId};
 
 use super::applied::{AppliedTxn, NodeChange, Notice};
 use super::apply::{ApplyError, Stamp, apply_effect, finish_txn};
@@ -145,6 +145,14 @@ fn notice_of(stamp: Stamp, effect: &Effect) -> Option<Notice> {
         Effect::SealUpload { digest, .. } => Notice::UploadSealed { digest },
         Effect::PutComponent { digest, .. } => Notice::ComponentPut { digest },
         Effect::RemoveComponent { digest } => Notice::ComponentRemoved { digest },
+        Effect::Assign { map, partition, .. } => Notice::Assigned { map, partition },
+        Effect::CreateMap { .. } => Notice::MapChanged {
+            map: MapId(stamp.zxid.0),
+        },
+        Effect::PutMap { map, .. }
+        | Effect::RemoveMap { map }
+        | Effect::PutPartition { map, .. }
+        | Effect::SplitPartition { map, .. } => Notice::MapChanged { map },
         _ => return None,
     })
 }

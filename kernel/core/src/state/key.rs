@@ -18,6 +18,9 @@
 //! | 11 | upload | digest |
 //! | 12 | component | digest |
 //! | 13 | chunk | digest, offset (u32) |
+//! | 14 | map | map |
+//! | 15 | ledger | map |
+//! | 16 | partition | map, partition (u32) |
 //!
 //! Numbers are big-endian, so that their bytes sort as they do. Index keys, which are derived from
 //! other records, have no tag and are in no checkpoint.
@@ -26,8 +29,9 @@ use core::cmp::Ordering;
 use core::fmt;
 use std::sync::Arc;
 
+use folkmoot_proto::partition::{MemberNo, PartitionId};
 use folkmoot_proto::{
-    Digest, LogTime, MountId, RequestId, SecretHash, SessionId, Ticket, split_last,
+    Digest, LogTime, MapId, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid, split_last,
 };
 
 /// A path as a key: its order is that of a walk which visits a node before its children, and these
@@ -172,6 +176,12 @@ pub enum Key {
     Component(Digest),
     /// A chunk of an upload or component.
     Chunk(Digest, u32),
+    /// A partition map.
+    Map(MapId),
+    /// What of a map changes often.
+    Ledger(MapId),
+    /// A partition of a map.
+    Partition(MapId, PartitionId),
     /// Index: the session of a secret.
     SessionBySecret(SecretHash),
     /// Index: the ephemeral nodes of a session.
@@ -190,6 +200,14 @@ pub enum Key {
     FollowedBy(MountId, SessionId),
     /// Index: the uploads of a session.
     UploadOf(SessionId, Digest),
+    /// Index: the map of a group.
+    MapOf(String),
+    /// Index: partitions that are moving.
+    Moving(MapId, PartitionId),
+    /// Index: partitions that a member has or is to have.
+    HeldBy(MapId, MemberNo, PartitionId),
+    /// Index: partitions by the zxid that changed them last.
+    ChangedAt(MapId, Zxid, PartitionId),
 }
 
 /// Why bytes are no key of a record.
@@ -224,6 +242,12 @@ impl Key {
                 tagged(out, 13, &digest.0);
                 out.extend_from_slice(&offset.to_be_bytes());
             }
+            Self::Map(map) => numbers(out, 14, &[map.0]),
+            Self::Ledger(map) => numbers(out, 15, &[map.0]),
+            Self::Partition(map, partition) => {
+                numbers(out, 16, &[map.0]);
+                out.extend_from_slice(&partition.0.to_be_bytes());
+            }
             Self::SessionBySecret(_)
             | Self::EphemeralOf(..)
             | Self::WaitOf(..)
@@ -232,7 +256,11 @@ impl Key {
             | Self::TimerDue(..)
             | Self::MountAt(_)
             | Self::FollowedBy(..)
-            | Self::UploadOf(..) => return false,
+            | Self::UploadOf(..)
+            | Self::MapOf(_)
+            | Self::Moving(..)
+            | Self::HeldBy(..)
+            | Self::ChangedAt(..) => return false,
         }
         true
     }
@@ -296,6 +324,13 @@ fn decode(bytes: &[u8]) -> Option<Key> {
         13 => {
             let (digest, offset) = rest.split_first_chunk::<32>()?;
             Key::Chunk(Digest(*digest), u32::from_be_bytes(offset.try_into().ok()?))
+        }
+        14 => Key::Map(MapId(one(rest)?)),
+        15 => Key::Ledger(MapId(one(rest)?)),
+        16 => {
+            let (map, partition) = rest.split_first_chunk::<8>()?;
+            let partition = u32::from_be_bytes(partition.try_into().ok()?);
+            Key::Partition(MapId(u64::from_be_bytes(*map)), PartitionId(partition))
         }
         _ => return None,
     })

@@ -6,6 +6,7 @@
 use folkmoot_proto::bootstrap::BootstrapError;
 use folkmoot_proto::codec::{Compact, DecodeError, Input, put_byte_string, put_number};
 use folkmoot_proto::effect::MountEvent;
+use folkmoot_proto::partition::{MapLedger, MapRecord, PartitionRecord};
 use folkmoot_proto::{WallTime, Zxid};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -80,7 +81,10 @@ pub(super) fn encode_value(value: &Value, out: &mut Vec<u8>) {
         Value::Upload(upload) => upload.encode(out),
         Value::Component(component) => component.encode(out),
         Value::Chunk(bytes) => out.extend_from_slice(bytes),
-        Value::Present | Value::SessionId(_) | Value::MountId(_) => {}
+        Value::Map(map) => map.encode(out),
+        Value::Ledger(ledger) => ledger.encode(out),
+        Value::Partition(partition) => partition.encode(out),
+        Value::Present | Value::SessionId(_) | Value::MountId(_) | Value::MapId(_) => {}
     }
 }
 
@@ -102,6 +106,11 @@ pub(super) fn decode_value(key: &Key, bytes: &[u8]) -> Result<Value, RestoreErro
             Component::from_compact(bytes).map(|it| Value::Component(Box::new(it)))
         }
         Key::Chunk(..) => Ok(Value::Chunk(bytes::Bytes::copy_from_slice(bytes))),
+        Key::Map(_) => MapRecord::from_compact(bytes).map(|it| Value::Map(Box::new(it))),
+        Key::Ledger(_) => MapLedger::from_compact(bytes).map(|it| Value::Ledger(Box::new(it))),
+        Key::Partition(..) => {
+            PartitionRecord::from_compact(bytes).map(|it| Value::Partition(Box::new(it)))
+        }
         Key::Follow(..) if bytes.is_empty() => Ok(Value::Present),
         _ => Err(DecodeError::Trailing { bytes: bytes.len() }),
     };

@@ -1,5 +1,8 @@
 //! What applying effects writes to: the committed state, or the overlay over it.
 
+use folkmoot_proto::MapId;
+use folkmoot_proto::partition::{MemberNo, PartitionId, PartitionRecord};
+
 use super::apply::Stamp;
 use super::key::{Key, PathKey};
 use super::value::{Counters, Directory, NodeFixed, Value};
@@ -29,12 +32,15 @@ pub(crate) fn write<S: Store>(store: &mut S, key: Key, value: Option<Value>) {
     let same_indexes = matches!(key, Key::Session(_)) && before.is_some() && value.is_some();
     if !same_indexes {
         let before = before.map(|value| indexes(&key, value)).unwrap_or_default();
-        for (index, _) in before {
-            store.put(index, None);
-        }
         let after = value.as_ref().map(|value| indexes(&key, value));
-        for (index, value) in after.unwrap_or_default() {
-            store.put(index, Some(value));
+        let after = after.unwrap_or_default();
+        for (index, _) in before.iter().filter(|index| !after.contains(index)) {
+            store.put(index.clone(), None);
+        }
+        for (index, value) in after {
+            if store.value(&index) != Some(&value) {
+                store.put(index, Some(value));
+            }
         }
     }
     store.put(key, value);
@@ -71,8 +77,34 @@ pub(crate) fn indexes(key: &Key, value: &Value) -> Vec<(Key, Value)> {
         (&Key::Upload(digest), Value::Upload(upload)) => {
             vec![(Key::UploadOf(upload.session, digest), Value::Present)]
         }
+        (&Key::Map(map), Value::Map(record)) => {
+            vec![(Key::MapOf(record.group.clone()), Value::MapId(map))]
+        }
+        (&Key::Partition(map, partition), Value::Partition(record)) => {
+            partition_indexes(map, partition, record)
+        }
         _ => Vec::new(),
     }
+}
+
+fn partition_indexes(
+    map: MapId,
+    partition: PartitionId,
+    record: &PartitionRecord,
+) -> Vec<(Key, Value)> {
+    let assignment = &record.assignment;
+    let mut members: Vec<MemberNo> = assignment.replicas.iter().map(|of| of.member).collect();
+    members.extend(assignment.owner.map(|owner| owner.member));
+    let mut keys = vec![Key::ChangedAt(map, record.changed, partition)];
+    if let Some(movement) = &assignment.movement {
+        keys.push(Key::Moving(map, partition));
+        members.extend(&movement.target);
+    }
+    members.sort_unstable();
+    members.dedup();
+    let held = members.into_iter();
+    keys.extend(held.map(|member| Key::HeldBy(map, member, partition)));
+    keys.into_iter().map(|key| (key, Value::Present)).collect()
 }
 
 impl Counters {
@@ -87,6 +119,7 @@ impl Counters {
             Key::Session(_) => &mut self.sessions,
             Key::Wait(_) => &mut self.waits,
             Key::Mount(_) => &mut self.mounts,
+            Key::Map(_) => &mut self.maps,
             Key::Chunk(..) => {
                 self.component_bytes += chunk_bytes(after);
                 self.component_bytes -= chunk_bytes(before);

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use folkmoot_proto::client::Stat;
 use folkmoot_proto::effect::MountEvent;
+use folkmoot_proto::partition::{MapLedger, MapRecord, PartitionRecord};
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{
-    ConnEpoch, Digest, LogTime, MemberId, MountId, RequestId, SecretHash, SessionId, Ticket,
+    ConnEpoch, Digest, LogTime, MapId, MemberId, MountId, RequestId, SecretHash, SessionId, Ticket,
     WallTime, Zxid,
 };
 
@@ -323,12 +324,20 @@ pub enum Value {
     Component(Box<Component>),
     /// Of [`Key::Chunk`](super::Key::Chunk).
     Chunk(Bytes),
+    /// Of [`Key::Map`](super::Key::Map).
+    Map(Box<MapRecord>),
+    /// Of [`Key::Ledger`](super::Key::Ledger).
+    Ledger(Box<MapLedger>),
+    /// Of [`Key::Partition`](super::Key::Partition).
+    Partition(Box<PartitionRecord>),
     /// Of [`Key::Follow`](super::Key::Follow) and the index keys that say all by being there.
     Present,
     /// Of [`Key::SessionBySecret`](super::Key::SessionBySecret).
     SessionId(SessionId),
     /// Of [`Key::MountAt`](super::Key::MountAt).
     MountId(MountId),
+    /// Of [`Key::MapOf`](super::Key::MapOf).
+    MapId(MapId),
 }
 
 /// How much of what there is.
@@ -344,6 +353,8 @@ pub struct Counters {
     pub mounts: u64,
     /// Bytes of components and uploads.
     pub component_bytes: u64,
+    /// Partition maps.
+    pub maps: u64,
 }
 
 impl Component {

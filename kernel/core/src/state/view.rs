@@ -4,9 +4,13 @@ use core::ops::ControlFlow;
 
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::effect::MountEvent;
+use folkmoot_proto::group::live_path;
 use folkmoot_proto::limits::{Limits, UPLOAD_IDLE_MS_MAX};
+use folkmoot_proto::partition::{
+    MapLedger, MapRecord, MemberNo, PartitionId, PartitionRecord, partition_of_owner_path,
+};
 use folkmoot_proto::{
-    Digest, LogTime, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid, split_last,
+    Digest, LogTime, MapId, MountId, RequestId, SecretHash, SessionId, Ticket, Zxid, split_last,
 };
 
 use super::key::{Key, PathKey};
@@ -467,5 +471,147 @@ pub trait View {
             },
         );
         bytes
+    }
+
+    /// A partition map.
+    fn map(&self, map: MapId) -> Option<&MapRecord> {
+        match self.value(&Key::Map(map))? {
+            Value::Map(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// The map of a group.
+    fn map_of(&self, group: &str) -> Option<(MapId, &MapRecord)> {
+        if self.counters().maps == 0 {
+            return None;
+        }
+        match self.value(&Key::MapOf(group.to_owned()))? {
+            Value::MapId(map) => Some((*map, self.map(*map)?)),
+            _ => None,
+        }
+    }
+
+    /// All maps, rising.
+    fn maps(&self) -> Vec<MapId> {
+        let mut found = Vec::new();
+        self.scan(&Key::Map(MapId::ZERO), &mut |key, _| match key {
+            &Key::Map(map) => {
+                found.push(map);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        });
+        found
+    }
+
+    /// What of a map changes often.
+    fn ledger(&self, map: MapId) -> MapLedger {
+        match self.value(&Key::Ledger(map)) {
+            Some(Value::Ledger(ledger)) => MapLedger::clone(ledger),
+            _ => MapLedger::default(),
+        }
+    }
+
+    /// The last transaction that had an owner of any map let go (rule R35).
+    fn last_revoke(&self) -> Zxid {
+        let mut last = Zxid::ZERO;
+        self.scan(&Key::Ledger(MapId::ZERO), &mut |_, value| {
+            let Value::Ledger(ledger) = value else {
+                return ControlFlow::Break(());
+            };
+            last = last.max(ledger.last_revoke);
+            ControlFlow::Continue(())
+        });
+        last
+    }
+
+    /// A partition of a map.
+    fn partition(&self, map: MapId, partition: PartitionId) -> Option<&PartitionRecord> {
+        match self.value(&Key::Partition(map, partition))? {
+            Value::Partition(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// The partitions of a map, rising.
+    fn partitions(&self, map: MapId) -> Vec<PartitionId> {
+        let mut found = Vec::new();
+        self.scan(
+            &Key::Partition(map, PartitionId(0)),
+            &mut |key, _| match key {
+                &Key::Partition(of, partition) if of == map => {
+                    found.push(partition);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            },
+        );
+        found
+    }
+
+    /// The partitions of a map that are moving, rising.
+    fn moving(&self, map: MapId) -> Vec<PartitionId> {
+        let mut found = Vec::new();
+        self.scan(&Key::Moving(map, PartitionId(0)), &mut |key, _| match key {
+            &Key::Moving(of, partition) if of == map => {
+                found.push(partition);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        });
+        found
+    }
+
+    /// The partitions that a member has or is to have, rising.
+    fn held_by(&self, map: MapId, member: MemberNo) -> Vec<PartitionId> {
+        let mut found = Vec::new();
+        self.scan(
+            &Key::HeldBy(map, member, PartitionId(0)),
+            &mut |key, _| match key {
+                &Key::HeldBy(of, by, partition) if (of, by) == (map, member) => {
+                    found.push(partition);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            },
+        );
+        found
+    }
+
+    /// The partitions of a map that were changed after `zxid`, in the order of their changes.
+    fn changed_after(&self, map: MapId, zxid: Zxid) -> Vec<PartitionId> {
+        let mut found = Vec::new();
+        self.scan(
+            &Key::ChangedAt(map, zxid.next(), PartitionId(0)),
+            &mut |key, _| match key {
+                &Key::ChangedAt(of, _, partition) if of == map => {
+                    found.push(partition);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            },
+        );
+        found
+    }
+
+    /// The incarnation in which a member of a group lives (rule R34).
+    fn incarnation(&self, group: &str, member: &str) -> Option<Zxid> {
+        let node = self.node(&format!("{}/{member}", live_path(group)));
+        node.map(|node| node.stat.czxid)
+    }
+
+    /// What a guard's token must be for the guard to hold: the node's `czxid`; at an owner's path
+    /// the token of its promotion, while the owner lives in the incarnation that was promoted (rules
+    /// R13, R33).
+    fn grant(&self, path: &str) -> Option<Zxid> {
+        let Some((group, partition)) = partition_of_owner_path(path) else {
+            return self.node(path).map(|node| node.stat.czxid);
+        };
+        let (map, record) = self.map_of(group)?;
+        let owner = self.partition(map, partition)?.assignment.owner?;
+        let member = record.members.get(owner.member.0 as usize)?;
+        let lives = self.incarnation(group, member) == Some(owner.incarnation);
+        lives.then_some(owner.token)
     }
 }

@@ -363,6 +363,11 @@ impl Execution {
             return self.reply_unlogged(origin.session, origin.request, origin.reply);
         }
         let (session, request) = (origin.session, origin.request);
+        if matches!(origin.reply, Ok(Outcome::Waiting(_)))
+            && let Some(leader) = &mut self.leader
+        {
+            leader.maps.previews_due = true;
+        }
         self.commit(draft, Some(origin));
         if let Some(leader) = &mut self.leader {
             leader.unapplied.insert(session, request);

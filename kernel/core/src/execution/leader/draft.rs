@@ -1,6 +1,7 @@
 //! A transaction while the leader executes it.
 
 use folkmoot_proto::batch::{Completion, Origin, Txn};
+use folkmoot_proto::codec::Compact;
 use folkmoot_proto::effect::{Effect, MountEvent, WaitEndCause};
 use folkmoot_proto::limits::TXN_EFFECTS_MAX;
 use folkmoot_proto::reply::{Refusal, Reply};
@@ -306,9 +307,19 @@ fn effect_bytes(effect: &Effect) -> usize {
         Effect::PutMount { path, config, .. } => path.len() + config.len(),
         Effect::PutChunk { data, .. } => data.len(),
         Effect::PutComponent { description, .. } => description.len(),
+        Effect::CreateMap { record, layout } => compact_bytes(record) + compact_bytes(layout),
+        Effect::PutMap { record, .. } => compact_bytes(record),
+        Effect::PutLedger { ledger, .. } => compact_bytes(ledger),
+        Effect::PutPartition { record, .. } => compact_bytes(record),
+        Effect::Assign { assignment, .. } => compact_bytes(assignment),
+        Effect::SplitPartition { parts, .. } => compact_bytes(parts),
         _ => 0,
     };
     ENVELOPE_BYTES + variable
+}
+
+fn compact_bytes(value: &impl Compact) -> usize {
+    value.to_compact().len()
 }
 
 fn event_bytes(event: &MountEvent) -> usize {

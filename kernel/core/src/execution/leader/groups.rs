@@ -14,10 +14,11 @@ use folkmoot_proto::limits::{
     SESSION_MEMBERSHIPS_MAX,
 };
 use folkmoot_proto::reply::{Outcome, Refusal};
-use folkmoot_proto::{SessionId, SessionSecret, split_last};
+use folkmoot_proto::{LogTime, SessionId, SessionSecret, split_last};
 
 use super::draft::Draft;
 use super::operations::{check_count, check_limit, check_owner, check_value, delete_unchecked};
+use super::partitions::{member_forgotten, member_joined};
 use super::sessions::end_session;
 use crate::state::View;
 
@@ -64,7 +65,9 @@ pub(super) fn live_node_removed(
         panic!("{path} was live, and has no record");
     };
     let stamp = draft.stamp();
-    let delay_ms = record.restart_delay_ms.unwrap_or(OFFLINE_DELAY_MS);
+    let of_map = draft.view().map_of(group);
+    let of_group = of_map.map_or(OFFLINE_DELAY_MS, |(_, map)| map.config.offline_delay_ms);
+    let delay_ms = record.restart_delay_ms.unwrap_or(of_group);
     let until = stamp.log_time.plus_millis(delay_ms);
     let why = if expired {
         "session-expired"
@@ -104,8 +107,8 @@ impl<'a> Member<'a> {
         if self.lives_with(draft) == Some(session) {
             return self.change(draft, spec);
         }
-        self.end_predecessor(draft, predecessor)?;
-        self.make_group(draft)?;
+        let fenced_until = self.end_predecessor(draft, predecessor)?;
+        make_group(draft, self.group)?;
         if draft.view().node(&self.record).is_none() {
             check_children(
                 "members of a group",
@@ -126,9 +129,11 @@ impl<'a> Member<'a> {
         self.put_spec(draft, spec, Some(session))?;
         let stamp = draft.stamp();
         let before = self.record(draft);
-        let record =
+        let mut record =
             MemberRecord::joined(before.as_ref(), spec, session, stamp.zxid, stamp.wall_time);
-        self.put_record(draft, &record)
+        record.fenced_until = fenced_until.or(record.fenced_until);
+        self.put_record(draft, &record)?;
+        member_joined(draft, self.group, self.id)
     }
 
     /// The member says something else of itself; it stays the same incarnation.
@@ -140,21 +145,26 @@ impl<'a> Member<'a> {
         self.put_record(draft, &record)
     }
 
-    /// Closes the session with which the member lives, if the caller knows its secret (rule R34).
+    /// Closes the session with which the member lives, if the caller knows its secret (rule R34);
+    /// answers until when that session's client may believe in its lease.
     fn end_predecessor(
         &self,
         draft: &mut Draft,
         predecessor: Option<SessionSecret>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<LogTime>, Refusal> {
         let Some(owner) = self.lives_with(draft) else {
-            return Ok(());
+            return Ok(None);
         };
-        let secret = draft.view().session(owner).map(|owner| owner.secret);
+        let session = draft.view().session(owner);
+        let timeout_ms = session.map_or(0, |session| session.timeout_ms);
+        let secret = session.map(|owner| owner.secret);
         let knows = secret.is_some() && predecessor.map(|known| known.hash()) == secret;
         if !knows {
             return Err(self.lives());
         }
-        end_session(draft, owner, false)
+        end_session(draft, owner, false)?;
+        let now = draft.stamp().log_time;
+        Ok(Some(now.plus_millis(u64::from(timeout_ms))))
     }
 
     fn leave(&self, draft: &mut Draft, session: SessionId) -> Result<(), Refusal> {
@@ -198,7 +208,8 @@ impl<'a> Member<'a> {
         if self.lives_with(draft).is_some() {
             return Err(self.lives());
         }
-        delete_unchecked(draft, &self.record)
+        delete_unchecked(draft, &self.record)?;
+        member_forgotten(draft, self.group, self.id)
     }
 
     /// The session with which it lives.
@@ -264,19 +275,19 @@ impl<'a> Member<'a> {
         );
         put(draft, &self.record, bytes, None)
     }
+}
 
-    /// The group's own nodes, where they are not there.
-    fn make_group(&self, draft: &mut Draft) -> Result<(), Refusal> {
-        let root = group_path(self.group);
-        if draft.view().node(&root).is_some() {
-            return Ok(());
-        }
-        check_children("groups of the cluster", draft, GROUPS, GROUPS_MAX)?;
-        for path in [root, members_path(self.group), live_path(self.group)] {
-            put(draft, &path, Vec::new(), None)?;
-        }
-        Ok(())
+/// Makes a group's own nodes, where they are not there.
+pub(super) fn make_group(draft: &mut Draft, group: &str) -> Result<(), Refusal> {
+    let root = group_path(group);
+    if draft.view().node(&root).is_some() {
+        return Ok(());
     }
+    check_children("groups of the cluster", draft, GROUPS, GROUPS_MAX)?;
+    for path in [root, members_path(group), live_path(group)] {
+        put(draft, &path, Vec::new(), None)?;
+    }
+    Ok(())
 }
 
 fn check_children(what: &str, draft: &Draft, path: &str, max: usize) -> Result<(), Refusal> {

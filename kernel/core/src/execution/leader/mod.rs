@@ -13,6 +13,7 @@ mod health;
 mod native;
 mod office;
 pub(in crate::execution) mod operations;
+mod partitions;
 mod sessions;
 mod touches;
 
@@ -22,12 +23,13 @@ use folkmoot_proto::client::Request;
 use folkmoot_proto::peer::AttachAttempt;
 use folkmoot_proto::{
     ConnEpoch, Digest, LogIndex, MemberId, MountId, RequestId, SecretHash, SessionId, Term, Tick,
-    Ticket,
+    Ticket, Zxid,
 };
 
 use self::batch::Batches;
 use self::expiry::Deadlines;
 use self::health::MountHealth;
+use self::partitions::Maps;
 use self::touches::Touches;
 use super::clock::{ActiveClock, LogClock};
 
@@ -68,10 +70,15 @@ pub(in crate::execution) struct Leader {
     told_gap: BTreeMap<SessionId, ConnEpoch>,
     /// Heartbeats on their way.
     touches: Touches,
+    /// The last transaction that had an owner of a partition let go, of those that were applied when
+    /// the touch round under way began (rule R35).
+    round_revoked: Zxid,
     /// When sessions may be expired.
     deadlines: Deadlines,
     /// How mounts behave.
     health: MountHealth,
+    /// The controllers of partition maps.
+    maps: Maps,
     /// The mount that had the last event.
     last_event: MountId,
     /// Whether the next guest call is an event's, so that events and requests take turns.
@@ -137,8 +144,10 @@ impl Leader {
             to_rewind: BTreeSet::new(),
             told_gap: BTreeMap::new(),
             touches: Touches::starting(now),
+            round_revoked: Zxid::ZERO,
             deadlines: Deadlines::default(),
             health: MountHealth::default(),
+            maps: Maps::default(),
             last_event: MountId::ZERO,
             events_turn: true,
             examining: BTreeMap::new(),

@@ -9,6 +9,7 @@ use super::components;
 use super::draft::Draft;
 use super::groups;
 use super::operations::{self, check_count, parse};
+use super::partitions;
 use super::sessions::end_session;
 use crate::state::View;
 
@@ -63,7 +64,9 @@ pub(super) fn execute(
             member,
             operation,
         } => groups::execute(draft, session, (&group, &member), operation),
-        Operation::Map { group, .. } => Err(Refusal::UnknownMap { group }),
+        Operation::Map { group, operation } => {
+            partitions::execute(draft, (session, request), &group, operation)
+        }
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")
         }

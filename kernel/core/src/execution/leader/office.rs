@@ -2,7 +2,9 @@
 
 use folkmoot_proto::entry::{Entry, EntryKind};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
-use folkmoot_proto::{LogIndex, LogTime, MemberId, MountId, Now, RequestId, SessionId, Term, Tick};
+use folkmoot_proto::{
+    LogIndex, LogTime, MemberId, MountId, Now, RequestId, SessionId, Term, Tick, Zxid,
+};
 
 use super::Leader;
 use crate::execution::clock::{LogClock, PULSE_MS};
@@ -39,12 +41,14 @@ impl Execution {
         self.run_timers(now);
         self.run_due_uploads(now);
         self.run_expiries(now);
+        self.run_maps(now);
         self.run_calls_and_queue(now, plugins);
         self.propose();
         let event_ready = self.may_execute() && self.next_event_mount(now, plugins).is_some();
+        let map_ready = self.may_execute() && self.maps_ready();
         let queued = |leader: &Leader| !leader.queue.is_empty();
         let request_ready = self.may_execute_requests() && self.leader.as_ref().is_some_and(queued);
-        if event_ready || request_ready {
+        if event_ready || request_ready || map_ready {
             Progress::More
         } else {
             Progress::Idle
@@ -91,6 +95,10 @@ impl Execution {
         if entry.term == leader.term && entry.kind == EntryKind::Batch {
             leader.batches.applied(entry.last_zxid, &entry.payload);
         }
+        self.maps_applied(txns);
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
         for origin in txns.iter().filter_map(|txn| txn.origin.as_ref()) {
             if leader.unapplied.get(&origin.session) == Some(&origin.request) {
                 leader.unapplied.remove(&origin.session);
@@ -204,7 +212,9 @@ impl Execution {
         }
         let context = self.next_context();
         let interval_ms = self.config.touch_round_ms;
+        let revoked = self.state().last_revoke();
         if let Some(leader) = &mut self.leader {
+            leader.round_revoked = revoked;
             let touches = &mut leader.touches;
             touches.begin_round(context, (now, active), interval_ms);
         }
@@ -235,12 +245,14 @@ impl Execution {
         sequence: u64,
         sessions: Vec<SessionId>,
     ) {
+        let revoked = |leader: &Leader| leader.round_revoked;
+        let revoked = self.leader.as_ref().map_or(Zxid::ZERO, revoked);
         self.tell(
             member,
             ExecutionMessage::TouchAck {
                 sequence,
                 sessions,
-                revoked: folkmoot_proto::Zxid::ZERO,
+                revoked,
             },
         );
     }
@@ -273,7 +285,8 @@ impl Execution {
         let round = leader.touches.next_timeout();
         let pulse = (leader.deadlines.next()).map(|_| self.last_tick.plus_millis(PULSE_MS / 2));
         let due = self.may_execute().then(|| self.next_execution()).flatten();
-        round.into_iter().chain(pulse).chain(due).min()
+        let maps = self.may_execute().then(|| self.maps_timeout()).flatten();
+        round.into_iter().chain(pulse).chain(due).chain(maps).min()
     }
 
     /// When a wait, a timer or an event is due. What was due at the last step and was not done

@@ -199,7 +199,7 @@ pub(in crate::execution) fn check_guards(draft: &Draft, guards: &[Guard]) -> Res
     check_count("guards of a request", guards.len(), GUARDS_MAX)?;
     for guard in guards {
         let path = parse(&guard.path)?;
-        let current = draft.view().node(path.as_str()).map(|node| node.stat.czxid);
+        let current = draft.view().grant(path.as_str());
         let holds = if mutation::is_on(Mutation::GuardByPresence) {
             current.is_some()
         } else {

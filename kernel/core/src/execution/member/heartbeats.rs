@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use folkmoot_proto::client::ControlReply;
 use folkmoot_proto::peer::ExecutionMessage;
-use folkmoot_proto::{ConnEpoch, Now, SessionId};
+use folkmoot_proto::{ConnEpoch, Now, SessionId, Zxid};
 
 use super::streams::{Phase, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction};
@@ -76,12 +76,15 @@ impl Execution {
         }
     }
 
-    /// The leader has accepted a touch.
-    pub(in crate::execution) fn touched(&mut self, sequence: u64, sessions: Vec<SessionId>) {
-        let sessions = sessions
-            .into_iter()
-            .map(|session| (session, None))
-            .collect();
+    /// The leader has accepted a touch, in a round that began when it had applied `revoked`.
+    pub(in crate::execution) fn touched(
+        &mut self,
+        sequence: u64,
+        sessions: Vec<SessionId>,
+        revoked: Zxid,
+    ) {
+        let with_position = |session| (session, self.map_position(session, revoked));
+        let sessions = sessions.into_iter().map(with_position).collect();
         let Some((connection, sequence)) = self.heartbeats.waiting.remove(&sequence) else {
             return;
         };

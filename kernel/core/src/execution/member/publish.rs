@@ -18,6 +18,7 @@ impl Execution {
     /// Publishes the transactions of one entry.
     pub(in crate::execution) fn publish(&mut self, now: Now, txns: &[AppliedTxn]) {
         let mut attached: Vec<AttachedHere> = Vec::new();
+        self.publish_maps(txns);
         for txn in txns {
             let late_events = mutation::is_on(Mutation::ReplyBeforeEvents);
             if !late_events {
@@ -112,7 +113,10 @@ impl Execution {
                 }
             }
             Notice::MountPut { mount } => self.discards.push(Discard::Mount(mount)),
-            Notice::EventQueued { .. } | Notice::UploadSealed { .. } => {}
+            Notice::EventQueued { .. }
+            | Notice::UploadSealed { .. }
+            | Notice::Assigned { .. }
+            | Notice::MapChanged { .. } => {}
             Notice::MountRemoved { mount } => {
                 self.discards.push(Discard::Mount(mount));
                 self.lead_unmounted(mount);

@@ -9,6 +9,7 @@ mod plugins;
 
 mod bounds;
 mod groups;
+mod partitions;
 mod r01_r09_log;
 mod r10_r13_waits;
 mod r14_r16_sessions;

@@ -3,6 +3,7 @@
 
 use std::panic::catch_unwind;
 
+use super::partitions::{moves, plans, telling};
 use super::{
     bounds, r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions,
     r16_expiry_under_load as load, r28_streams,
@@ -89,6 +90,54 @@ const TESTS: &[(Mutation, fn())] = &[
     (
         Mutation::ReplyBeforeEvents,
         r28_streams::r28_events_come_before_the_reply_that_reflects_them,
+    ),
+    (
+        Mutation::KeepToken,
+        moves::r33_a_write_of_a_former_owner_is_refused,
+    ),
+    (
+        Mutation::OwnerByName,
+        moves::r34_a_returning_id_gets_its_partitions_anew,
+    ),
+    (
+        Mutation::ForceByDeadline,
+        moves::r35_an_owner_loses_by_force_only_what_its_lease_can_not_hold,
+    ),
+    (
+        Mutation::LeaseWithoutPosition,
+        telling::r35_a_lease_goes_on_only_by_what_its_client_has_taken_in,
+    ),
+    (
+        Mutation::LateReportTaken,
+        moves::r36_what_is_said_of_an_older_move_does_nothing,
+    ),
+    (
+        Mutation::CancelRevoking,
+        moves::r36_a_move_that_revokes_can_not_be_cancelled,
+    ),
+    (
+        Mutation::StalePlan,
+        plans::r37_a_plan_for_what_has_changed_moves_nothing,
+    ),
+    (
+        Mutation::NoBudget,
+        plans::r37_no_more_moves_begin_than_the_budget_allows,
+    ),
+    (
+        Mutation::NoOfflineDelay,
+        moves::r38_a_member_that_is_back_in_time_gets_the_same_partitions,
+    ),
+    (
+        Mutation::SplitKeepsToken,
+        moves::r39_the_parts_of_a_split_have_a_token_of_their_own,
+    ),
+    (
+        Mutation::PromoteUnready,
+        moves::r40_only_a_replica_that_has_caught_up_is_promoted,
+    ),
+    (
+        Mutation::PermitForgotten,
+        moves::r42_two_permits_are_counted_together,
     ),
     (
         Mutation::AnswersOvertakeWatches,

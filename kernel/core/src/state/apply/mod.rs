@@ -3,6 +3,7 @@
 
 mod components;
 mod error;
+mod maps;
 mod mounts;
 mod nodes;
 mod sessions;
@@ -155,15 +156,25 @@ fn apply_strictly<S: Store>(
             description,
         } => components::install(store, stamp, *digest, description, changes),
         Effect::RemoveComponent { digest } => components::remove(store, stamp, *digest, changes),
-        Effect::CreateMap { .. }
-        | Effect::PutMap { .. }
-        | Effect::RemoveMap { .. }
-        | Effect::PutLedger { .. }
-        | Effect::PutPartition { .. }
-        | Effect::Assign { .. }
-        | Effect::SplitPartition { .. } => Err(ApplyError::BadMap {
-            problem: "there are no maps yet",
-        }),
+        Effect::CreateMap { record, layout } => maps::create(store, stamp, record, layout),
+        Effect::PutMap { map, record } => maps::put(store, stamp, *map, record),
+        Effect::RemoveMap { map } => maps::remove(store, *map),
+        Effect::PutLedger { map, ledger } => maps::put_ledger(store, *map, ledger),
+        Effect::PutPartition {
+            map,
+            partition,
+            record,
+        } => maps::put_described(store, stamp, (*map, *partition), record),
+        Effect::Assign {
+            map,
+            partition,
+            assignment,
+        } => maps::assign(store, stamp, (*map, *partition), assignment),
+        Effect::SplitPartition {
+            map,
+            partition,
+            parts,
+        } => maps::split(store, stamp, (*map, *partition), parts),
     }
 }
 

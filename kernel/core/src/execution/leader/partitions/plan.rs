@@ -1,0 +1,542 @@
+//! When a policy is asked, and what becomes of its answer (rule R37).
+//!
+//! A plan is optimistic: it names what it saw, and each of its moves begins only if that still
+//! holds. One that breaks an invariant is refused whole. A policy that faults, or that plans anew
+//! for a target that is reached, is not asked any more until an operator says so; meanwhile the
+//! kernel's own plan gives an owner to what has none.
+
+use core::cmp::Reverse;
+
+use folkmoot_proto::codec::Compact;
+use folkmoot_proto::effect::Effect;
+use folkmoot_proto::partition::{
+    MapRecord, MemberNo, MoveReason, Owner, PartitionId, PolicyChoice,
+};
+use folkmoot_proto::reply::{Outcome, Refusal};
+use folkmoot_proto::{Digest, MapId, Now, Tick, Ticket, Zxid};
+
+use super::roster::Roster;
+use super::tables::{self, Rows};
+use super::{Controller, fallback};
+use crate::execution::Execution;
+use crate::execution::leader::draft::{Draft, KERNEL_MOUNT};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
+use crate::state::View;
+
+/// Between two questions about one map, in milliseconds: what comes together is planned for
+/// together.
+const PAUSE_MS: u64 = 100;
+/// How long an answer is waited for, in milliseconds: a policy may take 2 s, and waits for its turn.
+const ANSWER_MS: u64 = 10_000;
+/// Faults in a row after which a policy is not asked any more.
+const FAULTS_MAX: u32 = 3;
+/// Bytes of a preview's answer.
+const PREVIEW_BYTES_MAX: usize = 256 * 1024;
+
+/// Where a partition should be, and what the plan saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Who should have it; the first is to own it.
+    pub(super) members: Vec<MemberNo>,
+    /// The incarnations of these.
+    pub(super) incarnations: Vec<Zxid>,
+    /// Its owner as the plan saw it.
+    pub(super) owner: Option<Owner>,
+    /// Why it is moved.
+    pub(super) reason: MoveReason,
+}
+
+/// A plan: targets by partition, with their priorities and what the policy says of them.
+pub(super) type Plan = Vec<Planned>;
+
+/// One partition of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) partition: PartitionId,
+    pub(super) target: Target,
+    pub(super) priority: u32,
+    pub(super) says: String,
+}
+
+/// When a policy is asked.
+#[derive(Debug, Default)]
+pub(super) struct Planner {
+    /// Counts what a plan may depend on.
+    generation: u64,
+    /// Why a plan is wanted.
+    wanted: Option<&'static str>,
+    /// Something has no owner.
+    orphans: bool,
+    /// The question under way.
+    asked: Option<Asked>,
+    /// Its answer.
+    answer: Option<PolicyAnswer>,
+    /// The generation whose plan is being carried out: once it is, the policy has nothing to add.
+    to_verify: Option<u64>,
+    /// No question before this.
+    pause_until: Tick,
+    /// Faults in a row.
+    faults: u32,
+}
+
+/// A question under way.
+#[derive(Debug)]
+struct Asked {
+    id: PolicyCallId,
+    choice: PolicyChoice,
+    generation: u64,
+    at: Tick,
+    rows: Rows,
+    /// Everything that was planned is done: whatever is planned now is too much.
+    verifies: bool,
+}
+
+impl Planner {
+    /// Of a leader that has planned nothing: what a former one had planned and not begun is planned
+    /// anew, and what is planned already does not move.
+    pub(super) fn starting() -> Self {
+        Self {
+            wanted: Some("request"),
+            ..Self::default()
+        }
+    }
+
+    /// Something that a plan may depend on has changed.
+    pub(super) fn changed(&mut self, trigger: &'static str) {
+        self.generation += 1;
+        self.wanted = Some(trigger);
+        self.to_verify = None;
+    }
+
+    /// A partition has no owner, and nobody is waited for.
+    pub(super) fn orphaned(&mut self) {
+        self.orphans = true;
+        self.wanted.get_or_insert("leave");
+    }
+
+    /// A partition has fewer replicas than it should.
+    pub(super) fn lacks(&mut self) {
+        self.wanted.get_or_insert("leave");
+    }
+
+    /// A target was not of what there is: a plan for what there is is wanted.
+    pub(super) fn voided(&mut self) {
+        self.changed("request");
+    }
+
+    /// When it has something to do, if nothing comes in before.
+    pub(super) fn due(&self) -> Option<Tick> {
+        match &self.asked {
+            Some(_) if self.answer.is_some() => Some(Tick::ZERO),
+            Some(asked) => Some(asked.at.plus_millis(ANSWER_MS)),
+            None => self.wanted.map(|_| self.pause_until),
+        }
+    }
+}
+
+impl Execution {
+    /// Asks for a plan where one is wanted, and takes one that has come.
+    pub(super) fn plan_map(&mut self, now: Now, map: MapId, controller: &mut Controller) {
+        let Some(record) = self.speculative().map(map).cloned() else {
+            return;
+        };
+        if let Some(asked) = controller.planner.asked.take() {
+            match controller.planner.answer.take() {
+                Some(answer) => self.take_answer(now, (map, &record), controller, asked, answer),
+                None if now.tick < asked.at.plus_millis(ANSWER_MS) => {
+                    controller.planner.asked = Some(asked);
+                    return;
+                }
+                None => {
+                    let failure = PolicyFailure::Fault {
+                        kind: "timeout".to_owned(),
+                        message: "there was no answer".to_owned(),
+                    };
+                    self.take_failure(now, (map, &record), controller, &failure);
+                }
+            }
+        }
+        if !controller.examine.is_empty() || now.tick < controller.planner.pause_until {
+            return;
+        }
+        let verifies = self.is_carried_out(map, controller);
+        if controller.planner.wanted.is_none() && !verifies {
+            return;
+        }
+        match record.config.policy.clone() {
+            Some(choice) if record.breaker.is_none() => {
+                if controller.planner.orphans && controller.planner.faults > 0 {
+                    self.fall_back(now, (map, &record), controller, true);
+                }
+                self.ask_for_plan(now, (map, &record), controller, choice, verifies);
+            }
+            _ => {
+                controller.planner.wanted = None;
+                controller.planner.to_verify = None;
+                self.fall_back(now, (map, &record), controller, false);
+            }
+        }
+        controller.planner.orphans = false;
+        controller.planner.pause_until = now.tick.plus_millis(PAUSE_MS);
+    }
+
+    /// Whether everything that was planned of the present generation is done.
+    fn is_carried_out(&self, map: MapId, controller: &Controller) -> bool {
+        let planner = &controller.planner;
+        planner.to_verify == Some(planner.generation)
+            && controller.targets.is_empty()
+            && self.speculative().moving(map).is_empty()
+            && self.speculative().overlay_txns() == 0
+    }
+
+    fn ask_for_plan(
+        &mut self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        controller: &mut Controller,
+        choice: PolicyChoice,
+        verifies: bool,
+    ) {
+        let trigger = controller.planner.wanted.take().unwrap_or("request");
+        controller.planner.to_verify = None;
+        let (id, rows) = self.ask_rebalancer(now, (map, record), &choice, trigger);
+        controller.planner.asked = Some(Asked {
+            id,
+            choice,
+            generation: controller.planner.generation,
+            at: now.tick,
+            rows,
+            verifies: verifies && trigger == "request",
+        });
+    }
+
+    fn ask_rebalancer(
+        &mut self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        choice: &PolicyChoice,
+        trigger: &str,
+    ) -> (PolicyCallId, Rows) {
+        let log_time = self.txn_log_time(now);
+        let view = self.speculative();
+        let mut roster = Roster::new(record);
+        let (tables, rows) = tables::input(view, (map, record), &mut roster, trigger, log_time);
+        let id = self.ask_policy(PolicyCall {
+            world: PolicyWorld::Rebalancer,
+            digest: choice.digest,
+            configuration: choice.configuration.clone().into_bytes(),
+            tables,
+        });
+        (id, rows)
+    }
+
+    /// A policy has answered. False if nobody here has asked.
+    pub(in crate::execution) fn planned(&mut self, id: PolicyCallId, answer: PolicyAnswer) {
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let mut planners = leader.maps.controllers.values_mut();
+        let planner = planners.find_map(|controller| {
+            let planner = &mut controller.planner;
+            let asked = planner.asked.as_ref().is_some_and(|asked| asked.id == id);
+            asked.then_some(planner)
+        });
+        if let Some(planner) = planner {
+            planner.answer = Some(answer);
+            return;
+        }
+        let preview = leader.maps.previews.iter_mut().find(|of| of.id == id);
+        if let Some(preview) = preview {
+            preview.answer = Some(answer);
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        controller: &mut Controller,
+        asked: Asked,
+        answer: PolicyAnswer,
+    ) {
+        if record.config.policy.as_ref() != Some(&asked.choice) {
+            // It was swapped meanwhile.
+            return controller.planner.changed("request");
+        }
+        let plan = match answer {
+            Ok(tables) => {
+                let view = self.speculative();
+                let mut roster = Roster::new(record);
+                tables::read(&tables, &asked.rows, view, (map, record), &mut roster)
+            }
+            Err(PolicyFailure::NotReady) => {
+                controller.planner.wanted.get_or_insert("request");
+                controller.planner.faults = controller.planner.faults.max(1);
+                controller.planner.pause_until = now.tick.plus_millis(5 * PAUSE_MS);
+                return;
+            }
+            Err(failure) => {
+                return self.take_failure(now, (map, record), controller, &failure);
+            }
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            // What it was asked about is no more: it is asked anew.
+            Err(_) if asked.generation != controller.planner.generation => return,
+            Err(reason) => {
+                let failure = PolicyFailure::Fault {
+                    kind: "refused".to_owned(),
+                    message: reason,
+                };
+                return self.take_failure(now, (map, record), controller, &failure);
+            }
+        };
+        controller.planner.faults = 0;
+        let current = asked.generation == controller.planner.generation;
+        if asked.verifies && current && !plan.is_empty() {
+            let reason = format!(
+                "it plans anew for a target that is reached: {} of {} partitions",
+                plan.len(),
+                record.partitions
+            );
+            return self.open_breaker(now, map, controller, reason);
+        }
+        let plan = if record.approved {
+            plan
+        } else {
+            self.approve_first(now, (map, record), controller, plan)
+        };
+        if !plan.is_empty() && current {
+            controller.planner.to_verify = Some(asked.generation);
+        }
+        controller.adopt(plan);
+    }
+
+    /// The first plan of a policy: one that moves much waits for an operator, but for what has no
+    /// owner.
+    fn approve_first(
+        &mut self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        controller: &mut Controller,
+        mut plan: Plan,
+    ) -> Plan {
+        let moved = plan
+            .iter()
+            .filter(|it| it.target.reason != MoveReason::Recovery);
+        let moved = u64::try_from(moved.count()).unwrap_or(u64::MAX);
+        let most = u64::from(record.partitions) * u64::from(record.config.approval_percent);
+        if moved * 100 > most {
+            plan.retain(|it| it.target.reason == MoveReason::Recovery);
+            let reason = format!(
+                "its first plan moves {moved} of {} partitions: approve it, or choose another",
+                record.partitions
+            );
+            self.open_breaker(now, map, controller, reason);
+        } else {
+            self.change_map(now, map, |record| record.approved = true);
+        }
+        plan
+    }
+
+    fn take_failure(
+        &mut self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        controller: &mut Controller,
+        failure: &PolicyFailure,
+    ) {
+        let planner = &mut controller.planner;
+        planner.faults += 1;
+        planner.wanted.get_or_insert("request");
+        planner.pause_until = now.tick.plus_millis(PAUSE_MS << planner.faults.min(6));
+        if planner.faults >= FAULTS_MAX {
+            self.open_breaker(now, map, controller, failure.to_string());
+        }
+        self.fall_back(now, (map, record), controller, true);
+    }
+
+    fn open_breaker(&mut self, now: Now, map: MapId, controller: &mut Controller, reason: String) {
+        controller.planner.faults = 0;
+        let reason: String = reason.chars().take(500).collect();
+        self.change_map(now, map, |record| record.breaker = Some(reason));
+    }
+
+    fn change_map(&mut self, now: Now, map: MapId, change: impl FnOnce(&mut MapRecord)) {
+        self.kernel_txn(now, |draft| {
+            let Some(mut record) = draft.view().map(map).cloned() else {
+                return Ok(());
+            };
+            change(&mut record);
+            put_map(draft, map, record)
+        });
+    }
+
+    /// The kernel's own plan: of everything that it cares for, or of what has no owner alone.
+    fn fall_back(
+        &self,
+        now: Now,
+        (map, record): (MapId, &MapRecord),
+        controller: &mut Controller,
+        orphans_only: bool,
+    ) {
+        let log_time = self.txn_log_time(now);
+        let view = self.speculative();
+        let mut roster = Roster::new(record);
+        let plan = fallback::plan(view, (map, record), &mut roster, log_time, orphans_only);
+        if orphans_only {
+            controller.add(plan);
+        } else {
+            controller.adopt(plan);
+        }
+    }
+}
+
+impl Controller {
+    /// The targets of a plan take the place of those of the one before.
+    fn adopt(&mut self, plan: Plan) {
+        self.targets.clear();
+        self.add(plan);
+    }
+
+    /// Targets beside those that there are.
+    fn add(&mut self, plan: Plan) {
+        let target = |it: Planned| {
+            let priority = match it.target.reason {
+                // Recovery before balance (rule R37).
+                MoveReason::Recovery => it.priority | 1 << 31,
+                _ => it.priority & !(1 << 31),
+            };
+            ((Reverse(priority), it.partition), it.target)
+        };
+        self.targets.extend(plan.into_iter().map(target));
+    }
+}
+
+/// Writes a map's record.
+pub(super) fn put_map(draft: &mut Draft, map: MapId, record: MapRecord) -> Result<(), Refusal> {
+    let record = MapRecord {
+        changed: draft.stamp().zxid,
+        ..record
+    };
+    draft.effect(Effect::PutMap {
+        map,
+        record: Box::new(record),
+    })
+}
+
+/// A preview that is being asked for.
+#[derive(Debug)]
+pub(super) struct Preview {
+    id: PolicyCallId,
+    ticket: Ticket,
+    map: MapId,
+    at: Tick,
+    rows: Rows,
+    answer: Option<PolicyAnswer>,
+}
+
+/// What a preview's wait keeps, so that a new leader asks again.
+pub(super) struct PreviewMemo {
+    pub(super) group: String,
+    pub(super) digest: Digest,
+    pub(super) configuration: String,
+}
+
+folkmoot_proto::compact_struct!(PreviewMemo {
+    group,
+    digest,
+    configuration
+});
+
+impl Execution {
+    /// Asks for the previews that wait, and answers those whose plans have come.
+    pub(super) fn answer_previews(&mut self, now: Now) {
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        if core::mem::take(&mut leader.maps.previews_due) {
+            for ticket in self.speculative().waits_of_mount(KERNEL_MOUNT) {
+                self.ask_for_preview(now, ticket);
+            }
+        }
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let previews = core::mem::take(&mut leader.maps.previews);
+        let (due, waiting): (Vec<_>, Vec<_>) = previews.into_iter().partition(|preview| {
+            preview.answer.is_some() || now.tick >= preview.at.plus_millis(ANSWER_MS)
+        });
+        leader.maps.previews = waiting;
+        for preview in due {
+            self.answer_preview(now, preview);
+        }
+    }
+
+    fn ask_for_preview(&mut self, now: Now, ticket: Ticket) {
+        let known = |leader: &super::super::Leader| {
+            let mut previews = leader.maps.previews.iter();
+            previews.any(|preview| preview.ticket == ticket)
+        };
+        if self.leader.as_ref().is_none_or(known) {
+            return;
+        }
+        let wait = self.speculative().wait(ticket);
+        let memo = wait.map(|wait| PreviewMemo::from_compact(&wait.memo));
+        let Some(Ok(memo)) = memo else {
+            return;
+        };
+        let map = self.speculative().map_of(&memo.group);
+        let Some((map, record)) = map.map(|(map, record)| (map, record.clone())) else {
+            return;
+        };
+        let choice = PolicyChoice {
+            digest: memo.digest,
+            configuration: memo.configuration,
+        };
+        let (id, rows) = self.ask_rebalancer(now, (map, &record), &choice, "request");
+        if let Some(leader) = &mut self.leader {
+            leader.maps.previews.push(Preview {
+                id,
+                ticket,
+                map,
+                at: now.tick,
+                rows,
+                answer: None,
+            });
+        }
+    }
+
+    fn answer_preview(&mut self, now: Now, preview: Preview) {
+        let view = self.speculative();
+        let no_answer = || {
+            Err(PolicyFailure::Fault {
+                kind: "timeout".to_owned(),
+                message: "there was no answer".to_owned(),
+            })
+        };
+        let answer = preview.answer.unwrap_or_else(no_answer);
+        let text = match (view.map(preview.map), answer) {
+            (None, _) => serde_json::json!({ "problem": "there is no map any more" }),
+            (_, Err(failure)) => serde_json::json!({ "problem": failure.to_string() }),
+            (Some(record), Ok(answer)) => {
+                let mut roster = Roster::new(record);
+                let map = (preview.map, record);
+                match tables::read(&answer, &preview.rows, view, map, &mut roster) {
+                    Ok(plan) => tables::describe(&plan, &answer, view, map),
+                    Err(problem) => serde_json::json!({ "problem": problem }),
+                }
+            }
+        };
+        let mut text = text.to_string();
+        if text.len() > PREVIEW_BYTES_MAX {
+            text = serde_json::json!({ "problem": "the plan is too long to be shown" }).to_string();
+        }
+        self.kernel_txn(now, |draft| {
+            let Some(wait) = draft.view().wait(preview.ticket).cloned() else {
+                return Ok(());
+            };
+            draft.complete(&wait, Ok(Outcome::Planned(text)))
+        });
+    }
+}

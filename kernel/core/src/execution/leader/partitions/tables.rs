@@ -1,0 +1,592 @@
+//! What a rebalancer sees and says, as tables (`docs/plugins/policies.md`), and the invariants that
+//! its answer must keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use folkmoot_proto::partition::{
+    MapRecord, MemberNo, MoveReason, Owner, PartitionId, PartitionRecord, PartitionSpec, key_hash,
+};
+use folkmoot_proto::{LogTime, MapId, Zxid};
+
+use super::plan::{Plan, Planned, Target};
+use super::roster::{Facts, Roster};
+use crate::mutation::{self, Mutation};
+use crate::policy::{Cells, Table};
+use crate::state::View;
+
+/// No row.
+const NONE: u32 = u32::MAX;
+/// Kinds of weight and capacity.
+const DIMENSIONS: usize = 4;
+const WEIGHTS: [&str; DIMENSIONS] = ["weight", "weight-2", "weight-3", "weight-4"];
+const CAPACITIES: [&str; DIMENSIONS] = ["capacity", "capacity-2", "capacity-3", "capacity-4"];
+
+/// What the rows of a question are, and were when it was asked.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    members: Vec<(MemberNo, Option<Zxid>)>,
+    partitions: Vec<(PartitionId, Option<Owner>)>,
+}
+
+/// The tables that a rebalancer gets, and what their rows are.
+pub(super) fn input(
+    view: &impl View,
+    (map, record): (MapId, &MapRecord),
+    roster: &mut Roster,
+    trigger: &str,
+    now: LogTime,
+) -> (Vec<Table>, Rows) {
+    let facts = roster.all(view, record).clone();
+    let row_of: BTreeMap<MemberNo, u32> = facts.keys().copied().zip(0..).collect();
+    let partitions = view.partitions(map).into_iter();
+    let (ids, records): (Vec<PartitionId>, Vec<&PartitionRecord>) = partitions
+        .filter_map(|partition| Some((partition, view.partition(map, partition)?)))
+        .unzip();
+    let owners = records.iter().map(|record| record.assignment.owner);
+    let members = facts
+        .iter()
+        .map(|(member, facts)| (*member, facts.incarnation));
+    let rows = Rows {
+        members: members.collect(),
+        partitions: ids.iter().copied().zip(owners).collect(),
+    };
+    let tables = vec![
+        partition_table(record, &ids, &records, &row_of),
+        replica_table(&records, &facts, &row_of),
+        member_table(&facts, now),
+        allowed_table(&records, &row_of),
+        move_table(&records, &row_of),
+        request_table(map, trigger, now.0),
+    ];
+    (tables, rows)
+}
+
+fn partition_table(
+    map: &MapRecord,
+    ids: &[PartitionId],
+    records: &[&PartitionRecord],
+    row_of: &BTreeMap<MemberNo, u32>,
+) -> Table {
+    let key = |id: &PartitionId| key_hash(format!("{}/{id}", map.group).as_bytes());
+    let specs = || records.iter().map(|record| &record.spec);
+    let pin = |spec: &PartitionSpec| spec.pin.and_then(|pin| row_of.get(&pin).copied());
+    let mut table = Table::new("partitions", records.len())
+        .with(
+            "id",
+            Cells::U64s(ids.iter().map(|id| u64::from(id.0)).collect()),
+        )
+        .with("key", Cells::U64s(ids.iter().map(key).collect()))
+        .with(
+            "replicas",
+            Cells::U32s(vec![map.config.replicas; records.len()]),
+        )
+        .with(
+            "move-cost",
+            Cells::U64s(specs().map(|spec| spec.move_cost).collect()),
+        )
+        .with(
+            "pin",
+            Cells::U32s(specs().map(|spec| pin(spec).unwrap_or(NONE)).collect()),
+        )
+        .with(
+            "flags",
+            Cells::U32s(specs().map(|spec| u32::from(spec.frozen)).collect()),
+        );
+    for (dimension, name) in WEIGHTS.iter().enumerate() {
+        let weights = specs().map(|spec| spec.weights.get(dimension).copied().unwrap_or_default());
+        let weights: Vec<u64> = weights.collect();
+        if dimension == 0 || weights.iter().any(|weight| *weight > 0) {
+            table = table.with(name, Cells::U64s(weights));
+        }
+    }
+    table
+}
+
+/// Where partitions are; those that are moving are where they will be.
+fn replica_table(
+    records: &[&PartitionRecord],
+    facts: &BTreeMap<MemberNo, Facts>,
+    row_of: &BTreeMap<MemberNo, u32>,
+) -> Table {
+    let (mut partition, mut member, mut role, mut ready) = (vec![], vec![], vec![], vec![]);
+    for (row, record) in (0..).zip(records) {
+        let of = &record.assignment;
+        let owner = of.owner.map(|owner| owner.member);
+        let kept = of.replicas.iter().map(|replica| replica.member);
+        let (leader, members): (Option<MemberNo>, Vec<MemberNo>) = match &of.movement {
+            Some(movement) => (movement.target.first().copied(), movement.target.clone()),
+            None => (owner, kept.collect()),
+        };
+        for it in members {
+            let Some(member_row) = row_of.get(&it) else {
+                continue;
+            };
+            let lives = facts.get(&it).and_then(|facts| facts.incarnation);
+            let replica = of.replicas.iter().find(|replica| replica.member == it);
+            let is_ready =
+                |it: &folkmoot_proto::partition::Replica| it.ready && lives == Some(it.incarnation);
+            partition.push(row);
+            member.push(*member_row);
+            role.push(u32::from(Some(it) != leader));
+            ready.push(u32::from(replica.is_some_and(is_ready)));
+        }
+    }
+    Table::new("replicas", partition.len())
+        .with("partition", Cells::U32s(partition))
+        .with("member", Cells::U32s(member))
+        .with("role", Cells::U32s(role))
+        .with("ready", Cells::U32s(ready))
+}
+
+fn member_table(facts: &BTreeMap<MemberNo, Facts>, now: LogTime) -> Table {
+    let all = || facts.values();
+    let live = |it: &Facts| match (it.lives(), it.is_awaited(now)) {
+        (true, _) => 1,
+        (false, true) => 2,
+        (false, false) => 0,
+    };
+    let intent = |it: &Facts| match (it.draining, it.cordoned) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
+    };
+    let key = |it: &Facts| key_hash(it.name.as_bytes());
+    let mut table = Table::new("members", facts.len())
+        .with(
+            "name",
+            Cells::Strings(all().map(|it| it.name.clone()).collect()),
+        )
+        .with("key", Cells::U64s(all().map(key).collect()))
+        .with("live", Cells::U32s(all().map(live).collect()))
+        .with(
+            "topology",
+            Cells::Strings(all().map(|it| it.zone.clone()).collect()),
+        )
+        .with("intent", Cells::U32s(all().map(intent).collect()));
+    for (dimension, name) in CAPACITIES.iter().enumerate() {
+        let capacities: Vec<u64> = all().map(|it| capacity(it, dimension)).collect();
+        if capacities.iter().any(|capacity| *capacity != u64::MAX) {
+            table = table.with(name, Cells::U64s(capacities));
+        }
+    }
+    table
+}
+
+fn capacity(of: &Facts, dimension: usize) -> u64 {
+    of.capacity.get(dimension).copied().unwrap_or(u64::MAX)
+}
+
+fn allowed_table(records: &[&PartitionRecord], row_of: &BTreeMap<MemberNo, u32>) -> Table {
+    let (mut partition, mut member) = (vec![], vec![]);
+    for (row, record) in (0..).zip(records) {
+        let allowed = record.spec.allowed.iter();
+        for it in allowed.filter_map(|member| row_of.get(member)) {
+            partition.push(row);
+            member.push(*it);
+        }
+    }
+    Table::new("allowed", partition.len())
+        .with("partition", Cells::U32s(partition))
+        .with("member", Cells::U32s(member))
+}
+
+fn move_table(records: &[&PartitionRecord], row_of: &BTreeMap<MemberNo, u32>) -> Table {
+    let (mut id, mut partition, mut from, mut to) = (vec![], vec![], vec![], vec![]);
+    for (row, record) in (0..).zip(records) {
+        let of = &record.assignment;
+        let Some(movement) = &of.movement else {
+            continue;
+        };
+        let first = movement
+            .target
+            .first()
+            .and_then(|member| row_of.get(member));
+        if let Some(first) = first {
+            let owner = of.owner.and_then(|owner| row_of.get(&owner.member));
+            id.push(movement.id.0);
+            partition.push(row);
+            from.push(owner.copied().unwrap_or(NONE));
+            to.push(*first);
+        }
+    }
+    let state = vec![0; id.len()];
+    Table::new("moves", id.len())
+        .with("id", Cells::U64s(id))
+        .with("partition", Cells::U32s(partition))
+        .with("from", Cells::U32s(from))
+        .with("to", Cells::U32s(to))
+        .with("state", Cells::U32s(state))
+}
+
+fn request_table(map: MapId, trigger: &str, now: u64) -> Table {
+    Table::new("request", 1)
+        .with("trigger", Cells::Strings(vec![trigger.to_owned()]))
+        .with("mode", Cells::U32s(vec![0]))
+        .with("budget", Cells::U32s(vec![NONE]))
+        .with("seed", Cells::U64s(vec![map.0]))
+        .with("now", Cells::U64s(vec![now]))
+}
+
+/// The plan that a rebalancer's answer is, without what changes nothing.
+///
+/// # Errors
+///
+/// The invariant that it breaks, or what is wrong with its tables: then nothing of it is done.
+pub(super) fn read(
+    answer: &[Table],
+    rows: &Rows,
+    view: &impl View,
+    (map, record): (MapId, &MapRecord),
+    roster: &mut Roster,
+) -> Result<Plan, String> {
+    let Some(assign) = answer.iter().find(|table| table.name == "assign") else {
+        return Ok(Plan::new());
+    };
+    let assigned = read_assign(assign, answer)?;
+    let mut checks = Checks::new(view, (map, record), roster);
+    let mut seen = BTreeSet::new();
+    let mut plan = Plan::new();
+    for row in assigned {
+        let Some((partition, owner)) = rows.partitions.get(row.partition as usize).copied() else {
+            return Err(format!("assign names row {} of partitions", row.partition));
+        };
+        if !seen.insert(partition) {
+            return Err(format!("assign names partition {partition} twice"));
+        }
+        let member = |at: &u32| {
+            let member = rows.members.get(*at as usize).copied();
+            member.ok_or_else(|| format!("assign names row {at} of members"))
+        };
+        let members = row
+            .members
+            .iter()
+            .map(member)
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(target) = checks.target(partition, owner, members)? {
+            plan.push(Planned {
+                partition,
+                target,
+                priority: row.priority,
+                says: row.says,
+            });
+        }
+    }
+    checks.check_capacities()?;
+    Ok(plan)
+}
+
+/// A row of `assign`.
+struct Assigned {
+    partition: u32,
+    members: Vec<u32>,
+    priority: u32,
+    says: String,
+}
+
+fn read_assign(table: &Table, answer: &[Table]) -> Result<Vec<Assigned>, String> {
+    let rows = table.rows as usize;
+    let partition = u32s(table, "partition")?.ok_or("assign has no column partition")?;
+    let members = u32s(table, "members")?.ok_or("assign has no column members")?;
+    let offsets = u32s(table, "members.offsets")?.ok_or("assign has no column members.offsets")?;
+    let priority = u32s(table, "priority")?;
+    let reason = u32s(table, "reason")?;
+    let per_row = [Some(partition), priority, reason];
+    if per_row
+        .into_iter()
+        .flatten()
+        .any(|cells| cells.len() != rows)
+        || offsets.len() != rows + 1
+    {
+        return Err("a column of assign has not one cell for each row".to_owned());
+    }
+    let reasons = answer.iter().find(|table| table.name == "reasons");
+    let texts = reasons.and_then(|table| table.column("text"));
+    let text = |row: u32| match texts {
+        Some(Cells::Strings(texts)) => texts.get(row as usize),
+        _ => None,
+    };
+    let mut assigned = Vec::with_capacity(rows);
+    for (row, (partition, ends)) in partition.iter().zip(offsets.windows(2)).enumerate() {
+        let range = match *ends {
+            [from, to] => from as usize..to as usize,
+            _ => 0..0,
+        };
+        let members = members
+            .get(range)
+            .ok_or("assign.members.offsets go astray")?;
+        let reason = reason.and_then(|cells| cells.get(row)).copied();
+        let says = reason.and_then(text);
+        assigned.push(Assigned {
+            partition: *partition,
+            members: members.to_vec(),
+            priority: priority
+                .and_then(|cells| cells.get(row))
+                .copied()
+                .unwrap_or_default(),
+            says: says
+                .map(|says| says.chars().take(200).collect())
+                .unwrap_or_default(),
+        });
+    }
+    Ok(assigned)
+}
+
+fn u32s<'a>(table: &'a Table, name: &str) -> Result<Option<&'a [u32]>, String> {
+    match table.column(name) {
+        None => Ok(None),
+        Some(Cells::U32s(cells)) => Ok(Some(cells)),
+        Some(_) => Err(format!("{}.{name} has another type than u32s", table.name)),
+    }
+}
+
+/// The hard invariants.
+struct Checks<'a, V: View> {
+    view: &'a V,
+    map: MapId,
+    record: &'a MapRecord,
+    roster: &'a mut Roster,
+    /// What each member has in each dimension, of those that the plan gives something.
+    gains: BTreeSet<MemberNo>,
+    /// What the plan says of partitions.
+    planned: BTreeMap<PartitionId, Vec<MemberNo>>,
+    /// Zones of members that can get partitions.
+    zones: usize,
+}
+
+impl<'a, V: View> Checks<'a, V> {
+    fn new(view: &'a V, (map, record): (MapId, &'a MapRecord), roster: &'a mut Roster) -> Self {
+        let all = roster.all(view, record);
+        let takers = all.values().filter(|facts| facts.takes());
+        let zones: BTreeSet<&str> = takers.map(Facts::zone).collect();
+        let zones = zones.len();
+        Self {
+            view,
+            map,
+            record,
+            roster,
+            gains: BTreeSet::new(),
+            planned: BTreeMap::new(),
+            zones,
+        }
+    }
+
+    /// The target that a row means, given the owner that it was asked about; none if it changes
+    /// nothing, or if what it was asked about has changed since, which is no fault of the policy.
+    fn target(
+        &mut self,
+        partition: PartitionId,
+        owner: Option<Owner>,
+        seen: Vec<(MemberNo, Option<Zxid>)>,
+    ) -> Result<Option<Target>, String> {
+        let Some(record) = self.view.partition(self.map, partition) else {
+            return Ok(None);
+        };
+        let mut as_seen = seen.iter();
+        let as_seen = as_seen.all(|(member, of)| self.facts(*member).incarnation == *of);
+        if (!as_seen || record.assignment.owner != owner) && !mutation::is_on(Mutation::StalePlan) {
+            return Ok(None);
+        }
+        let members: Vec<MemberNo> = seen.into_iter().map(|(member, _)| member).collect();
+        self.check_members(partition, record, &members)?;
+        let of = &record.assignment;
+        let owner = of.owner.map(|owner| owner.member);
+        let kept: Vec<MemberNo> = of.replicas.iter().map(|replica| replica.member).collect();
+        let mut now = kept.clone();
+        now.sort_by_key(|member| Some(*member) != owner);
+        self.planned.insert(partition, members.clone());
+        // Those who are gone and waited for get nothing new.
+        let mut lives = Vec::with_capacity(members.len());
+        let mut incarnations = Vec::with_capacity(members.len());
+        for member in &members {
+            if let Some(incarnation) = self.facts(*member).incarnation {
+                lives.push(*member);
+                incarnations.push(incarnation);
+            }
+        }
+        let owns = self.owns(record);
+        let same = owns && same_members(&now, &members);
+        if same || lives.is_empty() || of.movement.is_some() {
+            return Ok(None);
+        }
+        self.gains
+            .extend(members.iter().filter(|member| !kept.contains(member)));
+        let draining = owner.is_some_and(|owner| self.facts(owner).draining);
+        let reason = match (owns, draining) {
+            (false, _) => MoveReason::Recovery,
+            (true, true) => MoveReason::Drain,
+            (true, false) => MoveReason::Balance,
+        };
+        Ok(Some(Target {
+            members: lives,
+            incarnations,
+            owner: of.owner,
+            reason,
+        }))
+    }
+
+    fn facts(&mut self, member: MemberNo) -> &Facts {
+        self.roster.of(self.view, self.record, member)
+    }
+
+    fn owns(&mut self, record: &PartitionRecord) -> bool {
+        let owner = record.assignment.owner;
+        owner.is_some_and(|owner| self.facts(owner.member).incarnation == Some(owner.incarnation))
+    }
+
+    fn check_members(
+        &mut self,
+        partition: PartitionId,
+        record: &PartitionRecord,
+        members: &[MemberNo],
+    ) -> Result<(), String> {
+        let refuse = |what: &str| Err(format!("partition {partition}: {what}"));
+        let distinct: BTreeSet<&MemberNo> = members.iter().collect();
+        if members.is_empty() {
+            return refuse("it is given to nobody");
+        }
+        if distinct.len() != members.len() {
+            return refuse("two replicas are on one member");
+        }
+        if members.len() > self.record.config.replicas as usize {
+            return refuse("it has more replicas than it should");
+        }
+        let spec = &record.spec;
+        let has = |member| {
+            record
+                .assignment
+                .replicas
+                .iter()
+                .any(|of| of.member == member)
+        };
+        for member in members {
+            let allowed = spec.allowed.is_empty() || spec.allowed.binary_search(member).is_ok();
+            let facts = self.facts(*member);
+            let name = facts.name.clone();
+            if !allowed && !has(*member) {
+                return refuse(&format!("{name} is not allowed to have it"));
+            }
+            if !has(*member) && !facts.takes() {
+                return refuse(&format!("{name} does not take partitions now"));
+            }
+        }
+        let leads = members.first().copied();
+        let pinned = spec.pin.filter(|pin| self.facts(*pin).lives());
+        if pinned.is_some() && leads != pinned {
+            return refuse("it is pinned to another member");
+        }
+        if spec.frozen && self.owns(record) {
+            let owner = record.assignment.owner.map(|owner| owner.member);
+            if owner != leads {
+                return refuse("it is frozen");
+            }
+        }
+        self.check_zones(partition, record, members)
+    }
+
+    /// Replicas are in distinct zones where there are as many; else no zone has more than its part.
+    fn check_zones(
+        &mut self,
+        partition: PartitionId,
+        record: &PartitionRecord,
+        members: &[MemberNo],
+    ) -> Result<(), String> {
+        if members.len() < 2 || self.zones == 0 || !record.spec.allowed.is_empty() {
+            return Ok(());
+        }
+        let most = (self.record.config.replicas as usize).div_ceil(self.zones);
+        let mut of_zone: BTreeMap<String, usize> = BTreeMap::new();
+        for member in members {
+            let zone = self.facts(*member).zone().to_owned();
+            let count = of_zone.entry(zone).or_default();
+            *count += 1;
+            if *count > most {
+                return Err(format!(
+                    "partition {partition}: {count} replicas are in one zone"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody who gets something has more than it can carry, once the plan is carried out.
+    fn check_capacities(&mut self) -> Result<(), String> {
+        let gains = core::mem::take(&mut self.gains);
+        for member in gains {
+            let facts = self.facts(member).clone();
+            if facts.capacity.is_empty() {
+                continue;
+            }
+            let mut carried = [0_u64; DIMENSIONS];
+            let held = self.view.held_by(self.map, member).into_iter();
+            let given = self.planned.iter().filter(|(_, of)| of.contains(&member));
+            let mut partitions: BTreeSet<PartitionId> = given.map(|(of, _)| *of).collect();
+            partitions.extend(held.filter(|of| !self.planned.contains_key(of)));
+            for partition in partitions {
+                let record = self.view.partition(self.map, partition);
+                let weights = record.map(|record| &record.spec.weights);
+                for (sum, weight) in carried.iter_mut().zip(weights.into_iter().flatten()) {
+                    *sum = sum.saturating_add(*weight);
+                }
+            }
+            let over = (0..DIMENSIONS).any(|at| {
+                carried
+                    .get(at)
+                    .is_some_and(|carried| *carried > capacity(&facts, at))
+            });
+            if over {
+                return Err(format!("{} gets more than it can carry", facts.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether they are the same, and the same one leads.
+fn same_members(a: &[MemberNo], b: &[MemberNo]) -> bool {
+    let rest = |of: &[MemberNo]| {
+        let mut rest: Vec<MemberNo> = of.iter().skip(1).copied().collect();
+        rest.sort_unstable();
+        rest
+    };
+    a.first() == b.first() && rest(a) == rest(b)
+}
+
+/// A plan as JSON, for an operator.
+pub(super) fn describe(
+    plan: &Plan,
+    answer: &[Table],
+    view: &impl View,
+    (map, record): (MapId, &MapRecord),
+) -> serde_json::Value {
+    let name = |member: &MemberNo| record.members.get(member.0 as usize).cloned();
+    let mut cost = 0_u64;
+    let moves: Vec<serde_json::Value> = plan
+        .iter()
+        .map(|it| {
+            let partition = view.partition(map, it.partition);
+            let has = partition
+                .map(|of| of.assignment.replicas.as_slice())
+                .unwrap_or_default();
+            let new = it
+                .target
+                .members
+                .iter()
+                .filter(|to| has.iter().all(|of| of.member != **to));
+            let of_one = partition.map_or(0, |of| of.spec.move_cost);
+            cost += of_one * u64::try_from(new.count()).unwrap_or(u64::MAX);
+            serde_json::json!({
+                "partition": it.partition,
+                "from": it.target.owner.and_then(|owner| name(&owner.member)),
+                "to": it.target.members.iter().filter_map(name).collect::<Vec<_>>(),
+                "reason": it.target.reason,
+                "says": it.says,
+            })
+        })
+        .collect();
+    let unplaced = answer.iter().find(|table| table.name == "unplaced");
+    serde_json::json!({
+        "moves": moves,
+        "cost": cost,
+        "unplaced": unplaced.map_or(0, |table| table.rows),
+    })
+}

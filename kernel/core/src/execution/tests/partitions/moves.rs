@@ -1,0 +1,420 @@
+//! Moves: who has a partition, and from when on.
+
+use folkmoot_proto::client::Guard;
+use folkmoot_proto::group::GroupOperation;
+use folkmoot_proto::partition::{
+    MapConfig, MapOperation, MovePhase, MoveReason, PartitionId, PartitionKey, PartitionReport,
+    owner_path,
+};
+use folkmoot_proto::reply::{Outcome, Refusal};
+
+use super::super::clients::create;
+use super::super::cluster::{assert_same_state, member};
+use super::{GROUP, Shards, config, refused_as};
+use crate::state::View;
+
+fn move_to(partition: u32, names: &[&str]) -> MapOperation {
+    MapOperation::Move {
+        partition: PartitionId(partition),
+        members: names.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+/// Two workers, one partition, which `a` owns; `a` is told to let go and does not hear of it.
+fn revoking() -> Shards {
+    let mut shards = Shards::new(config(), 1, 1);
+    shards.pass(500);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+    shards.join("b");
+    shards.obedient = false;
+    assert_eq!(shards.ask(move_to(0, &["b"])), Ok(Outcome::MapChanged));
+    shards
+}
+
+#[test]
+fn partitions_are_given_to_who_has_the_fewest() {
+    let mut shards = Shards::new(config(), 12, 3);
+    shards.pass(1_000);
+    assert_eq!(shards.counts().into_values().collect::<Vec<_>>(), [4, 4, 4]);
+    assert_same_state(&shards.cluster);
+}
+
+#[test]
+pub(in crate::execution::tests) fn r33_a_write_of_a_former_owner_is_refused() {
+    let mut shards = revoking();
+    let former = shards.token(0);
+    let guard = |token| Guard {
+        path: owner_path(GROUP, PartitionId(0)),
+        token,
+    };
+    let write = |shards: &mut Shards, path: &str, token| {
+        let guards = vec![guard(token)];
+        shards
+            .cluster
+            .call_guarded(&mut shards.admin, guards, create(path))
+    };
+    assert!(write(&mut shards, "/one", former).is_ok());
+    shards.obedient = true;
+    shards.pass(100);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("b"));
+    let current = shards.token(0);
+    assert!(current > former, "a promotion has a token of its own");
+    let refused = write(&mut shards, "/two", former);
+    assert!(refused_as(&refused, "guard-failed"), "{refused:?}");
+    assert!(write(&mut shards, "/two", current).is_ok());
+    shards.close("b");
+    let refused = write(&mut shards, "/three", current);
+    assert!(refused_as(&refused, "guard-failed"), "its session is over");
+}
+
+#[test]
+pub(in crate::execution::tests) fn r34_a_returning_id_gets_its_partitions_anew() {
+    let mut shards = Shards::new(config(), 4, 2);
+    shards.pass(500);
+    let mine: Vec<u32> = (0..4)
+        .filter(|it| shards.owner_name(*it).as_deref() == Some("a"))
+        .collect();
+    let former = shards.token(mine[0]);
+    shards.close("a");
+    shards.pass(500);
+    assert_eq!(shards.owner_name(mine[0]), None, "it is waited for");
+    shards.join("a");
+    shards.pass(500);
+    for partition in &mine {
+        assert_eq!(shards.owner_name(*partition).as_deref(), Some("a"));
+    }
+    assert!(shards.token(mine[0]) > former, "of another incarnation");
+}
+
+/// A member whose session another process closed may believe in its lease for one timeout.
+#[test]
+fn r34_what_was_taken_over_waits_for_the_lease_of_who_had_it() {
+    let mut shards = Shards::new(config(), 1, 1);
+    shards.pass(500);
+    let paused = shards.workers.remove("a").expect("a worker");
+    let successor = shards.cluster.open(member(3));
+    shards.workers.insert("a".to_owned(), successor);
+    let join = GroupOperation::Join {
+        spec: folkmoot_proto::group::MemberSpec::at("a"),
+        predecessor: Some(paused.secret),
+    };
+    assert_eq!(shards.group("a", join), Ok(Outcome::GroupChanged));
+    shards.pass(9_000);
+    assert_eq!(
+        shards.owner_name(0),
+        None,
+        "the paused one may believe in its lease"
+    );
+    shards.pass(1_500);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+}
+
+#[test]
+pub(in crate::execution::tests) fn r35_an_owner_loses_by_force_only_what_its_lease_can_not_hold() {
+    let mut shards = revoking();
+    // The deadline is 10 s, the owner's timeout too.
+    shards.pass(6_000);
+    shards.elect(member(2));
+    shards.pass(7_000);
+    assert_eq!(
+        shards.owner_name(0).as_deref(),
+        Some("a"),
+        "late, but its lease goes on"
+    );
+    let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
+    assert_eq!(movement.phase, MovePhase::Revoking);
+    shards.pass(4_000);
+    let (name, owner) = shards.owner(0).expect("an owner");
+    assert_eq!(
+        name, "b",
+        "one timeout after the present leader applied the revoke"
+    );
+    assert!(owner.token > movement.id);
+}
+
+#[test]
+fn r35_an_owner_whose_session_ends_is_followed_in_that_turn() {
+    let mut shards = revoking();
+    shards.close("a");
+    shards.cluster.run();
+    assert_eq!(
+        shards.owner_name(0).as_deref(),
+        Some("b"),
+        "no delay holds it (rule R36)"
+    );
+}
+
+#[test]
+pub(in crate::execution::tests) fn r36_what_is_said_of_an_older_move_does_nothing() {
+    let mut shards = revoking();
+    let first = shards
+        .assignment(PartitionId(0))
+        .movement
+        .expect("a move")
+        .id;
+    let token = shards.token(0);
+    // The target is gone: once it lets go, the owner gets it back with a new token.
+    shards.close("b");
+    shards.obedient = true;
+    shards.pass(500);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+    assert!(
+        shards.token(0) > token,
+        "there is no way back to the old token"
+    );
+    shards.obedient = false;
+    shards.join("c");
+    assert_eq!(shards.ask(move_to(0, &["c"])), Ok(Outcome::MapChanged));
+    let token = shards.token(0);
+    let late = PartitionReport::Released {
+        partition: PartitionId(0),
+        movement: first,
+        token,
+    };
+    assert_eq!(shards.report("a", vec![late]), 0);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+}
+
+#[test]
+pub(in crate::execution::tests) fn r36_a_move_that_revokes_can_not_be_cancelled() {
+    let mut shards = revoking();
+    let cancel = MapOperation::CancelMove {
+        partition: PartitionId(0),
+    };
+    let refused = shards.ask(cancel);
+    assert!(refused_as(&refused, "partition-busy"), "{refused:?}");
+    assert_eq!(
+        shards
+            .assignment(PartitionId(0))
+            .movement
+            .map(|it| it.phase),
+        Some(MovePhase::Revoking)
+    );
+}
+
+#[test]
+fn a_move_that_prepares_is_cancelled() {
+    let mut shards = Shards::new(MapConfig::default(), 1, 2);
+    shards.pass(500);
+    let (name, owner) = shards.owner(0).expect("an owner");
+    let other = if name == "a" { "b" } else { "a" };
+    shards.obedient = false;
+    assert_eq!(shards.ask(move_to(0, &[other])), Ok(Outcome::MapChanged));
+    let cancel = MapOperation::CancelMove {
+        partition: PartitionId(0),
+    };
+    assert_eq!(shards.ask(cancel), Ok(Outcome::MapChanged));
+    let after = shards.assignment(PartitionId(0));
+    assert_eq!((after.movement, after.owner), (None, Some(owner)));
+    assert_eq!(after.replicas.len(), 1);
+}
+
+#[test]
+pub(in crate::execution::tests) fn r38_a_member_that_is_back_in_time_gets_the_same_partitions() {
+    let mut shards = Shards::new(config(), 6, 3);
+    shards.pass(500);
+    let before: Vec<_> = (0..6).map(|it| shards.owner_name(it)).collect();
+    shards.close("b");
+    // A new leader sees it absent, too, and moves nothing.
+    shards.elect(member(2));
+    shards.pass(20_000);
+    assert_eq!(shards.owned(), 4, "nobody else has its partitions");
+    shards.join("b");
+    shards.pass(1_000);
+    let after: Vec<_> = (0..6).map(|it| shards.owner_name(it)).collect();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn r38_a_member_that_stays_away_is_replaced() {
+    let mut shards = Shards::new(config(), 6, 3);
+    shards.pass(500);
+    shards.close("b");
+    shards.pass(31_000);
+    assert_eq!(shards.owned(), 6);
+    assert_eq!(shards.counts().into_values().collect::<Vec<_>>(), [3, 3]);
+}
+
+#[test]
+fn r38_a_ready_follower_leads_at_once() {
+    let replicas = MapConfig {
+        replicas: 2,
+        ..config()
+    };
+    let mut shards = Shards::new(replicas, 3, 3);
+    shards.pass(1_000);
+    let (name, _) = shards.owner(0).expect("an owner");
+    shards.close(&name);
+    shards.cluster.run();
+    let after = shards
+        .owner_name(0)
+        .expect("no delay holds the leader's role");
+    assert_ne!(after, name);
+    shards.pass(31_000);
+    assert_eq!(shards.assignment(PartitionId(0)).replicas.len(), 2);
+}
+
+#[test]
+fn a_draining_member_gives_up_what_it_has() {
+    let mut shards = Shards::new(config(), 6, 3);
+    shards.pass(500);
+    let drain = GroupOperation::Drain { drain: true };
+    assert_eq!(shards.group("a", drain), Ok(Outcome::GroupChanged));
+    shards.pass(1_000);
+    assert_eq!(shards.counts().get("a"), None);
+    assert_eq!(shards.owned(), 6);
+    assert_eq!(shards.assignment(PartitionId(0)).movement, None);
+}
+
+#[test]
+pub(in crate::execution::tests) fn r39_the_parts_of_a_split_have_a_token_of_their_own() {
+    let mut shards = Shards::new(config(), 2, 2);
+    shards.pass(500);
+    let (name, former) = shards.owner(0).expect("an owner");
+    let layout = shards.map().1.layout;
+    let split = MapOperation::Split {
+        partition: PartitionId(0),
+    };
+    assert_eq!(shards.ask(split), Ok(Outcome::MapChanged));
+    let (map, record) = shards.map();
+    assert!(record.layout > layout);
+    assert_eq!(shards.view().partitions(map), [1, 2, 3].map(PartitionId));
+    let guard = Guard {
+        path: owner_path(GROUP, PartitionId(0)),
+        token: former.token,
+    };
+    let refused = shards
+        .cluster
+        .call_guarded(&mut shards.admin, vec![guard], create("/x"));
+    assert!(
+        refused_as(&refused, "guard-failed"),
+        "the parent's token dies"
+    );
+    for part in [2, 3] {
+        let (owner, of) = shards.owner(part).expect("the same owner");
+        assert_eq!(owner, name);
+        assert!(of.token > former.token);
+    }
+    let keys = [2, 3].map(|part| shards.partition(PartitionId(part)).key);
+    let middle = 1 << 62;
+    let expected = [(0, middle - 1), (middle, (1 << 63) - 1)];
+    assert_eq!(
+        keys,
+        expected.map(|(first, last)| PartitionKey::Range { first, last })
+    );
+    // One that is moving is not split.
+    shards.obedient = false;
+    let other = if name == "a" { "b" } else { "a" };
+    assert!(shards.ask(move_to(2, &[other])).is_ok());
+    let refused = shards.ask(MapOperation::Split {
+        partition: PartitionId(2),
+    });
+    assert!(refused_as(&refused, "partition-busy"), "{refused:?}");
+}
+
+#[test]
+pub(in crate::execution::tests) fn r40_only_a_replica_that_has_caught_up_is_promoted() {
+    let mut shards = Shards::new(MapConfig::default(), 1, 2);
+    shards.obedient = false;
+    shards.pass(2_000);
+    assert_eq!(shards.owner_name(0), None, "nobody is ready");
+    shards.obedient = true;
+    shards.pass(500);
+    let (name, _) = shards.owner(0).expect("an owner");
+    // It comes back in another incarnation: that has to catch up anew.
+    shards.obedient = false;
+    shards.close(&name);
+    shards.join(&name);
+    shards.pass(2_000);
+    assert_eq!(shards.owner_name(0), None);
+    shards.obedient = true;
+    shards.pass(500);
+    let (again, _) = shards.owner(0).expect("an owner");
+    assert_eq!(again, name);
+    assert_eq!(shards.assignment(PartitionId(0)).why, MoveReason::Return);
+}
+
+#[test]
+fn a_replica_that_does_not_catch_up_is_given_up() {
+    let mut shards = Shards::new(MapConfig::default(), 1, 2);
+    shards.pass(500);
+    let (name, owner) = shards.owner(0).expect("an owner");
+    let other = if name == "a" { "b" } else { "a" };
+    shards.obedient = false;
+    assert!(shards.ask(move_to(0, &[other])).is_ok());
+    shards.pass(61_000);
+    let after = shards.assignment(PartitionId(0));
+    assert_eq!((after.movement, after.owner), (None, Some(owner)));
+}
+
+#[test]
+pub(in crate::execution::tests) fn r42_two_permits_are_counted_together() {
+    let replicas = MapConfig {
+        replicas: 2,
+        ..config()
+    };
+    let mut shards = Shards::new(replicas, 1, 2);
+    shards.pass(1_000);
+    let permit = |name: &str| MapOperation::Permit {
+        members: vec![name.to_owned()],
+        ttl_ms: 5_000,
+    };
+    let first = shards.ask(permit("a"));
+    assert!(matches!(first, Ok(Outcome::Permitted { .. })), "{first:?}");
+    let second = shards.ask(permit("b"));
+    assert!(
+        matches!(&second, Err(Refusal::NotSafe { reasons }) if reasons.len() == 1),
+        "{second:?}"
+    );
+    shards.pass(6_000);
+    let later = shards.ask(permit("b"));
+    assert!(
+        matches!(later, Ok(Outcome::Permitted { .. })),
+        "it has passed: {later:?}"
+    );
+}
+
+#[test]
+fn moves_survive_a_change_of_leader() {
+    let mut shards = revoking();
+    let before = shards
+        .assignment(PartitionId(0))
+        .movement
+        .expect("a move")
+        .id;
+    shards.elect(member(3));
+    shards.pass(500);
+    let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
+    assert_eq!(movement.id, before, "it goes on where it was");
+    shards.obedient = true;
+    shards.pass(500);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("b"));
+    assert_same_state(&shards.cluster);
+}
+
+#[test]
+fn what_is_asked_of_a_map_is_checked() {
+    let mut shards = Shards::new(config(), 2, 2);
+    shards.pass(500);
+    let unknown = shards.ask(move_to(0, &["nobody"]));
+    assert!(refused_as(&unknown, "unknown-member"), "{unknown:?}");
+    let too_many = shards.ask(move_to(0, &["a", "b"]));
+    assert!(refused_as(&too_many, "bad-map"), "{too_many:?}");
+    let missing = shards.ask(move_to(9, &["a"]));
+    assert!(refused_as(&missing, "unknown-partition"), "{missing:?}");
+    let again = shards.ask(MapOperation::Create {
+        config: config(),
+        layout: folkmoot_proto::partition::Layout::Ranges(1),
+    });
+    assert!(refused_as(&again, "map-exists"), "{again:?}");
+    let lives = shards.ask(MapOperation::Remove);
+    assert!(refused_as(&lives, "bad-map"), "its members live: {lives:?}");
+    let no_policy = shards.ask(MapOperation::Plan { policy: None });
+    assert!(refused_as(&no_policy, "bad-map"), "{no_policy:?}");
+    for name in ["a", "b"] {
+        shards.close(name);
+    }
+    assert_eq!(shards.ask(MapOperation::Remove), Ok(Outcome::MapChanged));
+    let gone = shards.ask(MapOperation::Approve);
+    assert!(refused_as(&gone, "unknown-map"), "{gone:?}");
+}

@@ -1,0 +1,397 @@
+//! Plans: what a policy is asked, and what becomes of what it says.
+
+use std::cell::Cell;
+
+use folkmoot_proto::group::GroupOperation;
+use folkmoot_proto::partition::{MapConfig, MapOperation, PartitionId, PolicyChoice};
+use folkmoot_proto::reply::Outcome;
+
+use super::super::cluster::member;
+use super::{Shards, config};
+use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
+
+/// A group whose map has a policy, and the component that it is said to be.
+fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
+    let mut shards = Shards::without_map(workers);
+    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let policy = Some(PolicyChoice {
+        digest,
+        configuration: String::new(),
+    });
+    shards.create(MapConfig { policy, ..config }, partitions);
+    shards
+}
+
+fn strings<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a [String] {
+    let table = call
+        .tables
+        .iter()
+        .find(|of| of.name == table)
+        .expect("a table");
+    match table.column(column) {
+        Some(Cells::Strings(cells)) => cells,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn u32s<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a [u32] {
+    let table = call
+        .tables
+        .iter()
+        .find(|of| of.name == table)
+        .expect("a table");
+    match table.column(column) {
+        Some(Cells::U32s(cells)) => cells,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Gives partitions, by row, to members, by row.
+fn assign(rows: &[(u32, &[u32])]) -> Vec<Table> {
+    let mut offsets = vec![0];
+    let mut members = Vec::new();
+    for (_, of) in rows {
+        members.extend_from_slice(of);
+        offsets.push(u32::try_from(members.len()).expect("few"));
+    }
+    let table = Table::new("assign", rows.len())
+        .with(
+            "partition",
+            Cells::U32s(rows.iter().map(|(row, _)| *row).collect()),
+        )
+        .with("members", Cells::U32s(members))
+        .with("members.offsets", Cells::U32s(offsets));
+    vec![table]
+}
+
+/// Everything goes to the first member that is live, whoever has it.
+fn everything_to_the_first(call: &PolicyCall) -> PolicyAnswer {
+    let live = u32s(call, "members", "live");
+    let first = live
+        .iter()
+        .position(|live| *live == 1)
+        .expect("one that lives");
+    let first = [u32::try_from(first).expect("few")];
+    let partitions = u32s(call, "partitions", "replicas").len();
+    let rows: Vec<(u32, &[u32])> = (0..)
+        .take(partitions)
+        .map(|row| (row, first.as_slice()))
+        .collect();
+    Ok(assign(&rows))
+}
+
+fn keeps_all(_: &PolicyCall) -> PolicyAnswer {
+    Ok(Vec::new())
+}
+
+#[test]
+fn a_policy_sees_members_and_partitions_and_gives_targets() {
+    let mut shards = with_policy(config(), 4, 2);
+    shards.pass(200);
+    let asked = shards.answer_all(|call| {
+        assert_eq!(strings(call, "members", "name"), ["a", "b"]);
+        assert_eq!(u32s(call, "partitions", "replicas"), [1; 4]);
+        everything_to_the_first(call)
+    });
+    assert!(asked >= 1);
+    assert_eq!(
+        shards.counts().into_iter().collect::<Vec<_>>(),
+        [("a".to_owned(), 4)]
+    );
+    assert_eq!(shards.map().1.breaker, None);
+}
+
+#[test]
+pub(in crate::execution::tests) fn r37_a_plan_for_what_has_changed_moves_nothing() {
+    let mut shards = with_policy(config(), 2, 3);
+    shards.pass(200);
+    shards.answer_all(everything_to_the_first);
+    let drain = GroupOperation::Drain { drain: true };
+    assert!(shards.group("a", drain).is_ok());
+    shards.pass(200);
+    let questions = shards.questions();
+    let (at, id, call) = questions.into_iter().next_back().expect("a question");
+    assert_eq!(u32s(&call, "members", "intent"), [2, 0, 0]);
+    // While it plans, its target dies and comes back in another incarnation.
+    shards.close("b");
+    shards.join("b");
+    let token = shards.token(0);
+    let now = shards.cluster.now();
+    let plan = Ok(assign(&[(0, &[1]), (1, &[2])]));
+    shards
+        .cluster
+        .member(at)
+        .execution
+        .handle_policy(now, id, plan);
+    shards.pass(100);
+    assert_eq!(shards.token(0), token, "whom it was to get is no more");
+    assert_eq!(
+        shards.owner_name(1).as_deref(),
+        Some("c"),
+        "this one is as it was seen"
+    );
+}
+
+#[test]
+fn r37_an_answer_to_a_former_leader_does_nothing() {
+    let mut shards = with_policy(config(), 2, 2);
+    shards.pass(200);
+    let (at, id, call) = shards.questions().pop().expect("a question");
+    shards.elect(member(2));
+    let now = shards.cluster.now();
+    let answer = everything_to_the_first(&call);
+    shards
+        .cluster
+        .member(at)
+        .execution
+        .handle_policy(now, id, answer);
+    shards.pass(100);
+    assert_eq!(shards.owned(), 0);
+}
+
+#[test]
+fn a_plan_that_breaks_an_invariant_is_refused_and_what_has_no_owner_is_placed_all_the_same() {
+    let bad: [(&str, Vec<Table>); 9] = [
+        ("twice", assign(&[(0, &[0]), (0, &[1])])),
+        ("no such partition", assign(&[(9, &[0])])),
+        ("no such member", assign(&[(0, &[9])])),
+        ("nobody", assign(&[(0, &[])])),
+        ("too many replicas", assign(&[(0, &[0, 1])])),
+        ("one member twice", assign(&[(0, &[0, 0])])),
+        ("no columns", vec![Table::new("assign", 1)]),
+        (
+            "another type",
+            vec![Table::new("assign", 1).with("partition", Cells::F64s(vec![f64::NAN]))],
+        ),
+        (
+            "too few cells",
+            vec![
+                Table::new("assign", 2)
+                    .with("partition", Cells::U32s(vec![0]))
+                    .with("members", Cells::U32s(vec![0]))
+                    .with("members.offsets", Cells::U32s(vec![0, 1, 7])),
+            ],
+        ),
+    ];
+    for (what, answer) in bad {
+        let mut shards = with_policy(config(), 4, 2);
+        shards.pass(200);
+        shards.answer_all(|_| Ok(answer.clone()));
+        shards.pass(1_000);
+        assert_eq!(shards.owned(), 4, "{what}");
+        let (_, record) = shards.map();
+        assert!(record.breaker.is_some(), "{what}: it is not asked any more");
+    }
+}
+
+#[test]
+fn a_policy_that_faults_is_asked_less_and_then_no_more() {
+    let mut shards = with_policy(config(), 4, 2);
+    shards.pass(200);
+    let fault = || PolicyFailure::Fault {
+        kind: "trap".to_owned(),
+        message: "it trapped".to_owned(),
+    };
+    let asked = shards.answer_all(|_| Err(fault()));
+    assert_eq!((asked, shards.owned()), (3, 4));
+    let breaker = shards.map().1.breaker.expect("an open breaker");
+    assert!(breaker.contains("it trapped"), "{breaker}");
+    // An operator says that it is well again.
+    assert!(shards.ask(MapOperation::Approve).is_ok());
+    shards.pass(500);
+    assert!(shards.answer_all(keeps_all) > 0);
+    assert_eq!(shards.map().1.breaker, None);
+}
+
+#[test]
+fn a_policy_that_does_not_answer_holds_nothing_up() {
+    let mut shards = with_policy(config(), 4, 2);
+    shards.pass(35_000);
+    assert_eq!(shards.owned(), 4);
+}
+
+/// A policy that moves everything to and fro, though nothing has changed.
+#[test]
+fn a_policy_that_plans_anew_for_a_target_that_is_reached_is_not_asked_any_more() {
+    let mut shards = with_policy(config(), 4, 2);
+    shards.pass(200);
+    let turn = Cell::new(0_u32);
+    let asked = shards.answer_all(|_| {
+        turn.set(turn.get() + 1);
+        let to = [turn.get() % 2];
+        let rows: Vec<(u32, &[u32])> = (0..4).map(|row| (row, to.as_slice())).collect();
+        Ok(assign(&rows))
+    });
+    assert!(asked <= 4, "asked {asked} times");
+    let breaker = shards.map().1.breaker.expect("an open breaker");
+    assert!(breaker.contains("plans anew"), "{breaker}");
+    assert_eq!(shards.owned(), 4);
+}
+
+#[test]
+fn a_first_plan_that_moves_much_waits_for_approval() {
+    let mut shards = Shards::new(config(), 10, 2);
+    shards.pass(1_000);
+    let before = shards.counts();
+    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let policy = Some(PolicyChoice {
+        digest,
+        configuration: String::new(),
+    });
+    let swap = MapOperation::Configure {
+        config: MapConfig { policy, ..config() },
+    };
+    assert!(shards.ask(swap).is_ok());
+    shards.pass(200);
+    shards.answer_all(everything_to_the_first);
+    assert_eq!(shards.counts(), before);
+    let breaker = shards.map().1.breaker.expect("it waits");
+    assert!(breaker.contains("5 of 10"), "{breaker}");
+    assert!(shards.ask(MapOperation::Approve).is_ok());
+    shards.pass(500);
+    shards.answer_all(everything_to_the_first);
+    shards.pass(1_000);
+    assert_eq!(shards.counts().len(), 1);
+}
+
+#[test]
+pub(in crate::execution::tests) fn r37_no_more_moves_begin_than_the_budget_allows() {
+    let few = MapConfig {
+        balance_per_minute: 4,
+        ..config()
+    };
+    let mut shards = with_policy(few, 12, 2);
+    shards.pass(200);
+    let to = Cell::new(0_u32);
+    let policy = |to: u32| {
+        move |call: &PolicyCall| {
+            let partitions = u32s(call, "partitions", "replicas").len();
+            let to = [to];
+            let rows: Vec<(u32, &[u32])> = (0..)
+                .take(partitions)
+                .map(|row| (row, to.as_slice()))
+                .collect();
+            Ok(assign(&rows))
+        }
+    };
+    shards.answer_all(policy(to.get()));
+    assert_eq!(
+        shards.counts().get("a"),
+        Some(&12),
+        "recovery has a budget of its own"
+    );
+    assert!(shards.ask(MapOperation::Approve).is_ok());
+    shards.pass(200);
+    let count = |shards: &mut Shards| shards.counts().get("b").copied().unwrap_or_default();
+    for (at, id, call) in shards.questions() {
+        let now = shards.cluster.now();
+        let answer = policy(1)(&call);
+        shards
+            .cluster
+            .member(at)
+            .execution
+            .handle_policy(now, id, answer);
+    }
+    shards.pass(1_000);
+    assert_eq!(count(&mut shards), 4);
+    // A new leader has the same bucket.
+    shards.elect(member(2));
+    shards.pass(200);
+    for (at, id, call) in shards.questions() {
+        let now = shards.cluster.now();
+        let answer = policy(1)(&call);
+        shards
+            .cluster
+            .member(at)
+            .execution
+            .handle_policy(now, id, answer);
+    }
+    shards.pass(1_000);
+    assert_eq!(count(&mut shards), 4, "an election refills nothing");
+    shards.pass(30_000);
+    let later = count(&mut shards);
+    assert!((5..=6).contains(&later), "{later}");
+}
+
+#[test]
+fn nothing_moves_when_nothing_changed_and_when_the_leader_changes() {
+    let mut shards = with_policy(config(), 8, 2);
+    shards.pass(200);
+    // Keeps what has an owner, and gives the rest to the first.
+    let sticky = |call: &PolicyCall| {
+        let owned = u32s(call, "replicas", "partition").to_vec();
+        let rows: Vec<(u32, &[u32])> = (0..8)
+            .filter(|row| !owned.contains(row))
+            .map(|row| (row, [0_u32].as_slice()))
+            .collect();
+        Ok(assign(&rows))
+    };
+    shards.answer_all(sticky);
+    let tokens: Vec<_> = (0..8).map(|it| shards.token(it)).collect();
+    for leader in [2, 3, 1] {
+        shards.elect(member(leader));
+        shards.pass(1_000);
+        shards.answer_all(sticky);
+    }
+    let after: Vec<_> = (0..8).map(|it| shards.token(it)).collect();
+    assert_eq!(after, tokens);
+}
+
+#[test]
+fn a_preview_says_what_would_move_and_moves_nothing() {
+    use folkmoot_proto::client::ServerFrame;
+    let mut shards = Shards::new(config(), 4, 2);
+    shards.pass(500);
+    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let before = shards.counts();
+    let plan = MapOperation::Plan {
+        policy: Some(PolicyChoice {
+            digest,
+            configuration: String::new(),
+        }),
+    };
+    let waiting = shards.ask(plan);
+    assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
+    // The leader that was asked is gone: the next one asks again.
+    shards.questions();
+    shards.elect(member(2));
+    shards.pass(100);
+    assert_eq!(shards.answer_all(everything_to_the_first), 1);
+    let frames = shards.cluster.frames(&shards.admin);
+    let planned = frames.iter().find_map(|frame| match frame {
+        ServerFrame::Completion {
+            reply: Ok(Outcome::Planned(text)),
+            ..
+        } => Some(text.clone()),
+        _ => None,
+    });
+    let planned: serde_json::Value =
+        serde_json::from_str(&planned.expect("a preview")).expect("JSON");
+    assert_eq!(
+        planned["moves"].as_array().map(Vec::len),
+        Some(2),
+        "{planned}"
+    );
+    assert_eq!(planned["cost"], 2);
+    assert_eq!(shards.counts(), before);
+}
+
+#[test]
+fn a_suspect_member_gets_nothing_new_and_keeps_what_it_has() {
+    let mut shards = Shards::new(config(), 4, 2);
+    shards.pass(500);
+    let report = GroupOperation::Report {
+        healthy: false,
+        restart_delay_ms: None,
+    };
+    assert!(shards.group("a", report).is_ok());
+    shards.close("b");
+    shards.pass(31_000);
+    assert_eq!(
+        shards.counts().get("a"),
+        Some(&2),
+        "what it has it keeps (rule R41)"
+    );
+    assert_eq!(shards.owned(), 2);
+    let _ = PartitionId(0);
+}
