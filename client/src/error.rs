@@ -624,7 +624,7 @@ mod tests {
             (Refusal::UnknownMount { mount: mount() }, false),
             (Refusal::MountExists { mount: mount() }, false),
             (Refusal::UnknownComponent { digest: path() }, false),
-            (Refusal::ComponentInUse { mount: mount() }, false),
+            (Refusal::ComponentInUse { by: mount() }, false),
             (Refusal::BadMember { reason: path() }, false),
             (
                 Refusal::MemberLives {

@@ -207,11 +207,11 @@ pub enum Refusal {
         /// The component's digest.
         digest: String,
     },
-    /// The component is mounted.
-    #[error("the component is mounted at {mount}: remove the mount, or give it another component")]
+    /// The component is needed.
+    #[error("{by} has the component: remove that, or give it another component")]
     ComponentInUse {
-        /// The path of a mount that has it.
-        mount: String,
+        /// What has it: a mount or a map.
+        by: String,
     },
     /// A group's or a member's name, or what a member says of itself, can not be taken.
     #[error("{reason}")]
@@ -485,7 +485,7 @@ crate::compact_enum!(Refusal {
     24 = MountRemoved,
     25 = SessionEnded,
     26 = BadTimeout { min_ms, max_ms },
-    27 = ComponentInUse { mount },
+    27 = ComponentInUse { by },
     28 = BadMember { reason },
     29 = MemberLives { group, member },
     30 = UnknownMember { group, member },

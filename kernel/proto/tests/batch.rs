@@ -424,7 +424,7 @@ fn every_refusal() -> Vec<Refusal> {
             min_ms: 8,
             max_ms: 9,
         },
-        Refusal::ComponentInUse { mount: path() },
+        Refusal::ComponentInUse { by: path() },
         Refusal::BadMember { reason: text() },
         Refusal::MemberLives {
             group: text(),

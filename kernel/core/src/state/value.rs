@@ -417,7 +417,7 @@ pub fn reply_bytes(reply: &Reply) -> u64 {
             | Refusal::UnknownMount { mount: text }
             | Refusal::MountExists { mount: text }
             | Refusal::UnknownComponent { digest: text }
-            | Refusal::ComponentInUse { mount: text }
+            | Refusal::ComponentInUse { by: text }
             | Refusal::ComponentRefused { reason: text }
             | Refusal::BadMember { reason: text }
             | Refusal::BadMap { reason: text }

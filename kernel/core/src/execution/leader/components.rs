@@ -13,6 +13,8 @@ use super::draft::{Draft, KERNEL_MOUNT};
 use super::operations::{check_count, check_limit};
 use crate::execution::{Execution, ExecutionAction};
 use crate::mutation::{self, Mutation};
+use crate::plugin::world_of;
+use crate::policy::PolicyWorld;
 use crate::state::{Upload, View, kernel_nodes};
 
 /// How long an installation may wait for its examination, in milliseconds: ten times what the
@@ -132,21 +134,53 @@ pub(super) fn begin_install(
     Ok(Outcome::Waiting(ticket))
 }
 
-/// Removes a component that no mount has (rule R31).
+/// Removes a component that no mount and no map has (rule R31).
 pub(super) fn remove(draft: &mut Draft, digest: Digest) -> Result<Outcome, Refusal> {
     if draft.view().component(digest).is_none() {
         return Err(Refusal::UnknownComponent {
             digest: digest.to_string(),
         });
     }
-    let mounts = draft.view().mounts();
-    if let Some(mount) = mounts.into_iter().find(|mount| mount.digest == digest) {
-        return Err(Refusal::ComponentInUse {
-            mount: mount.path.clone(),
-        });
+    if let Some(by) = user_of(draft.view(), digest) {
+        return Err(Refusal::ComponentInUse { by });
     }
     draft.effect(Effect::RemoveComponent { digest })?;
     Ok(Outcome::ComponentRemoved)
+}
+
+/// Something that has the component.
+fn user_of(view: &impl View, digest: Digest) -> Option<String> {
+    let mut mounts = view.mounts().into_iter();
+    let mount = mounts.find(|mount| mount.digest == digest);
+    let mut maps = view.maps().into_iter().filter_map(|map| view.map(map));
+    let map = maps.find(|map| {
+        let policy = map.config.policy.as_ref();
+        policy.is_some_and(|choice| choice.digest == digest)
+    });
+    mount
+        .map(|mount| format!("the mount at {}", mount.path))
+        .or_else(|| map.map(|map| format!("the partition map of {}", map.group)))
+}
+
+/// Whether a component is installed and a policy of that world.
+pub(super) fn check_policy(
+    draft: &Draft,
+    digest: Digest,
+    world: PolicyWorld,
+) -> Result<(), Refusal> {
+    let digest_text = || digest.to_string();
+    match draft.view().component(digest) {
+        None => Err(Refusal::UnknownComponent {
+            digest: digest_text(),
+        }),
+        Some(component) if world_of(&component.description) != world.name() => {
+            Err(Refusal::WrongWorld {
+                digest: digest_text(),
+                world: world.name().to_owned(),
+            })
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 fn refused(reason: &str) -> Refusal {

@@ -14,10 +14,12 @@ use folkmoot_proto::{MapId, RequestId, SessionId, Ticket, Zxid};
 use super::permits;
 use super::plan::{PreviewMemo, put_map};
 use super::run::Run;
+use crate::execution::leader::components;
 use crate::execution::leader::draft::{Draft, KERNEL_MOUNT};
 use crate::execution::leader::groups::make_group;
 use crate::execution::leader::operations::{check_count, check_limit};
 use crate::mutation::{self, Mutation};
+use crate::policy::PolicyWorld;
 use crate::state::View;
 
 /// How long a preview may wait for its policy, in milliseconds.
@@ -125,12 +127,7 @@ fn check_config(draft: &Draft, config: &MapConfig) -> Result<(), Refusal> {
 }
 
 fn check_policy(draft: &Draft, choice: &PolicyChoice) -> Result<(), Refusal> {
-    if draft.view().component(choice.digest).is_some() {
-        return Ok(());
-    }
-    Err(Refusal::UnknownComponent {
-        digest: choice.digest.to_string(),
-    })
+    components::check_policy(draft, choice.digest, PolicyWorld::Rebalancer)
 }
 
 fn configure(

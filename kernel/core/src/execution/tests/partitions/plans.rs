@@ -2,18 +2,20 @@
 
 use std::cell::Cell;
 
+use folkmoot_proto::Digest;
+use folkmoot_proto::client::Operation;
 use folkmoot_proto::group::GroupOperation;
-use folkmoot_proto::partition::{MapConfig, MapOperation, PartitionId, PolicyChoice};
+use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PartitionId, PolicyChoice};
 use folkmoot_proto::reply::Outcome;
 
 use super::super::cluster::member;
-use super::{Shards, config};
+use super::{Shards, config, refused_as};
 use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
 
 /// A group whose map has a policy, and the component that it is said to be.
 fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
     let mut shards = Shards::without_map(workers);
-    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let policy = Some(PolicyChoice {
         digest,
         configuration: String::new(),
@@ -185,6 +187,64 @@ fn a_plan_that_breaks_an_invariant_is_refused_and_what_has_no_owner_is_placed_al
 }
 
 #[test]
+fn a_map_takes_installed_rebalancers_alone() {
+    let mut shards = with_policy(config(), 4, 2);
+    let recipe = shards.cluster.install(&mut shards.admin, "hostile-1");
+    let before = shards.map().1;
+    let choice = |digest| {
+        Some(PolicyChoice {
+            digest,
+            configuration: String::new(),
+        })
+    };
+    for (digest, code) in [
+        (recipe, "wrong-world"),
+        (Digest([7; 32]), "unknown-component"),
+    ] {
+        let config = MapConfig {
+            policy: choice(digest),
+            ..config()
+        };
+        let configure = MapOperation::Configure {
+            config: config.clone(),
+        };
+        let preview = MapOperation::Plan {
+            policy: choice(digest),
+        };
+        for operation in [configure, preview] {
+            let refused = shards.ask(operation);
+            assert!(refused_as(&refused, code), "{refused:?}");
+        }
+        let create = MapOperation::Create {
+            config,
+            layout: Layout::Ranges(4),
+        };
+        let elsewhere = Operation::Map {
+            group: "others".to_owned(),
+            operation: create,
+        };
+        let refused = shards.cluster.call(&mut shards.admin, elsewhere);
+        assert!(refused_as(&refused, code), "{refused:?}");
+    }
+    assert_eq!(shards.map().1, before);
+}
+
+#[test]
+fn r31_a_component_stays_while_a_map_has_it() {
+    let mut shards = with_policy(config(), 4, 2);
+    let digest = shards.map().1.config.policy.expect("a policy").digest;
+    let remove = || Operation::RemoveComponent { digest };
+    let used = shards.cluster.call(&mut shards.admin, remove());
+    assert!(refused_as(&used, "component-in-use"), "{used:?}");
+    let text = used.expect_err("a refusal").to_string();
+    assert!(text.contains("the partition map of shards"), "{text}");
+    let without = MapOperation::Configure { config: config() };
+    assert_eq!(shards.ask(without), Ok(Outcome::MapChanged));
+    let removed = shards.cluster.call(&mut shards.admin, remove());
+    assert_eq!(removed, Ok(Outcome::ComponentRemoved));
+}
+
+#[test]
 fn a_policy_that_faults_is_asked_less_and_then_no_more() {
     let mut shards = with_policy(config(), 4, 2);
     shards.pass(200);
@@ -233,7 +293,7 @@ fn a_first_plan_that_moves_much_waits_for_approval() {
     let mut shards = Shards::new(config(), 10, 2);
     shards.pass(1_000);
     let before = shards.counts();
-    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let policy = Some(PolicyChoice {
         digest,
         configuration: String::new(),
@@ -342,7 +402,7 @@ fn a_preview_says_what_would_move_and_moves_nothing() {
     use folkmoot_proto::client::ServerFrame;
     let mut shards = Shards::new(config(), 4, 2);
     shards.pass(500);
-    let digest = shards.cluster.install(&mut shards.admin, "a-policy-1");
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let before = shards.counts();
     let plan = MapOperation::Plan {
         policy: Some(PolicyChoice {
