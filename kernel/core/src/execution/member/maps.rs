@@ -185,7 +185,8 @@ impl Execution {
             .collect();
         // Those who had the same are told the same bytes.
         watchers.sort_by_key(|((_, detail), told)| (*detail, *told));
-        let mut encoded: Option<((MapDetail, Option<Zxid>), Vec<MapUpdate>)> = None;
+        type Known = (MapDetail, Option<Zxid>);
+        let mut encoded: Option<(Known, Vec<MapUpdate>)> = None;
         for ((stream, detail), told) in watchers {
             if self.maps.streams.get(&stream).is_none_or(|of| of.behind) {
                 continue;
@@ -401,7 +402,8 @@ fn members(view: &impl View, map: &MapRecord, base: Option<Zxid>) -> Vec<RoutedM
         let newest = live.iter().chain(&record).map(|node| node.stat.mzxid).max();
         let numbered = base.is_some_and(|base| map.changed > base);
         let is_new = base.is_none_or(|base| newest.is_some_and(|newest| newest > base));
-        if !is_new && !(numbered && newest.is_none()) {
+        let is_a_number_alone = numbered && newest.is_none();
+        if !(is_new || is_a_number_alone) {
             return None;
         }
         let spec = live.and_then(|node| serde_json::from_slice::<MemberSpec>(node.data).ok());
