@@ -1025,4 +1025,35 @@ mod tests {
         assert!(none <= 32, "{none}");
         assert!(some <= none + 8 * 100, "{some}");
     }
+
+    /// What `docs/decisions/0016-maps-are-records.md` says that it costs to keep no columns.
+    #[test]
+    fn a_promotion_takes_few_bytes_in_the_log() {
+        let zxid = Zxid(1 << 30);
+        let member = |number: u32| Replica {
+            member: MemberNo(900 + number),
+            incarnation: zxid,
+            ready: true,
+        };
+        let promoted = |replicas: u32| {
+            let effect = crate::effect::Effect::Assign {
+                map: crate::MapId(1000),
+                partition: PartitionId(99_000),
+                assignment: Box::new(Assignment {
+                    owner: Some(Owner {
+                        member: MemberNo(900),
+                        incarnation: zxid,
+                        token: zxid,
+                    }),
+                    replicas: (0..replicas).map(member).collect(),
+                    movement: None,
+                    since: LogTime(1 << 35),
+                    why: MoveReason::Balance,
+                }),
+            };
+            effect.to_compact().len()
+        };
+        let sizes = (promoted(1), promoted(3));
+        assert_eq!(sizes, (38, 54));
+    }
 }

@@ -1,8 +1,10 @@
 //! What every part of the world works with: the time, the queue, the networks, the checks.
 
+use std::collections::BTreeMap;
+
 use folkmoot_core::execution::{ConnectionId, StreamId};
 use folkmoot_core::log::OpId;
-use folkmoot_proto::MemberId;
+use folkmoot_proto::{MemberId, SessionSecret};
 use folkmoot_proto::peer::PeerMessage;
 
 use crate::carriage::carried;
@@ -83,6 +85,8 @@ pub(crate) struct Ctx {
     pub(crate) history: History,
     /// A client may have come to believe something: the world holds it against the others.
     pub(crate) believes: bool,
+    /// By the name of each member of the group, the secret of the session that joined last.
+    pub(crate) secrets: BTreeMap<String, SessionSecret>,
 }
 
 impl Ctx {

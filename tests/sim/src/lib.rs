@@ -25,6 +25,7 @@ mod invariants;
 mod member;
 mod network;
 mod oracle;
+mod policies;
 mod run;
 mod runtime;
 pub mod scenarios;

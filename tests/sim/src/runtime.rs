@@ -80,7 +80,8 @@ impl Known {
 pub(crate) fn examine(digest: Digest) -> Result<String, String> {
     match Known::of(digest) {
         Some(known) => Ok(known.instance().describe()),
-        None => Err("not a component that this runtime knows".to_owned()),
+        None => crate::policies::examine(digest)
+            .ok_or_else(|| "not a component that this runtime knows".to_owned()),
     }
 }
 

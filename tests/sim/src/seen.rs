@@ -108,6 +108,24 @@ events! {
     LockAcquired => "locks acquired",
     /// A guarded write was refused since its token was old.
     StaleTokenRefused => "stale tokens refused",
+    /// A session became a member of the group.
+    MemberJoined => "members joined",
+    /// A member was taken over from a session that lived.
+    MemberTakenOver => "members taken over",
+    /// A member was told of the map, or what changed of it.
+    MapUpdate => "updates of a map",
+    /// A member was given a partition.
+    PartitionGained => "partitions gained",
+    /// A partition was let go by its owner, who was asked to.
+    PartitionReleased => "partitions let go",
+    /// A partition was taken from an owner that lived and did not let go.
+    PartitionForced => "partitions taken by force",
+    /// A partition without an owner got one.
+    PartitionRecovered => "partitions recovered",
+    /// A move was begun for balance.
+    MovedForBalance => "moves for balance",
+    /// A permit to stop was given.
+    Permitted => "permits to stop",
     /// A client stopped trusting its lease.
     Jeopardy => "clients in jeopardy",
     /// Events arrived on a watch.

@@ -1,9 +1,12 @@
 //! One world: a cluster, its clients, and what goes wrong, all from one seed.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use folkmoot_core::execution::{ClientEvent, ConnectionId};
 use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::limits::Limits;
+use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::peer::PeerMessage;
 use folkmoot_proto::{LogIndex, MemberId, WallTime};
 
@@ -13,6 +16,7 @@ use crate::dice::Dice;
 use crate::faults::{Fault, MemberView, Schedule};
 use crate::history::History;
 use crate::invariants::Checks;
+use crate::invariants::locks::{Believer, Thing};
 use crate::member::{CLUSTER, Member, SnapshotParcel, ToExecution, ToLog, ToNetwork};
 use crate::network::{Network, Parcel};
 use crate::seen::{Event, Seen};
@@ -38,6 +42,8 @@ pub(crate) struct World {
     wiped: bool,
     /// What was committed when all faults ended.
     healed_at: Option<LogIndex>,
+    /// Partitions that nobody owned when the clients became quiet.
+    orphans: BTreeSet<PartitionId>,
 }
 
 impl World {
@@ -66,6 +72,7 @@ impl World {
                 checks: Checks::new(voters as usize, whole),
                 history: History::new(REGISTERS),
                 believes: false,
+                secrets: BTreeMap::new(),
             },
             members: ids
                 .map(|id| Member::new(seed, id, bootstrap.clone(), options))
@@ -79,6 +86,7 @@ impl World {
             damaged: None,
             wiped: false,
             healed_at: None,
+            orphans: BTreeSet::new(),
         }
     }
 
@@ -201,9 +209,18 @@ impl World {
         for _ in 0..ctx.checks.expiries(has_lease)? {
             ctx.seen.count(Event::SessionExpired);
         }
+        for event in ctx.checks.take_events() {
+            ctx.seen.count(event);
+        }
         if std::mem::take(&mut ctx.believes) {
             let believers = clients.iter().flat_map(|client| client.beliefs(now));
-            crate::invariants::locks::check(believers)?;
+            // Whoever closed a session with its secret has given up its locks, too; the partitions of
+            // a member that was taken over so wait for its lease all the same (rule R34).
+            let checks = &ctx.checks;
+            let stands = |(thing, believer): &(Thing<'_>, Believer)| {
+                !matches!(thing, Thing::Lock(_)) || !checks.was_closed(believer.session)
+            };
+            crate::invariants::locks::check(believers.filter(stands))?;
         }
         Ok(())
     }
@@ -367,10 +384,12 @@ impl World {
             Fault::CrashClient(id) => self.clients[id.0].crash(&mut self.ctx),
             Fault::MoveClient(id) => self.clients[id.0].move_away(&mut self.ctx),
             Fault::BlockClient(id) => self.clients[id.0].block_link(&mut self.ctx),
-            Fault::Quiet => self
-                .clients
-                .iter_mut()
-                .for_each(|client| client.quiet = true),
+            Fault::Quiet => {
+                self.orphans = self.ctx.checks.orphans();
+                self.clients
+                    .iter_mut()
+                    .for_each(|client| client.quiet = true);
+            }
             Fault::Heal => return self.heal(),
         }
         Ok(())
@@ -491,6 +510,11 @@ impl World {
         }
         if let Some(unsettled) = self.clients.iter().find_map(Client::unsettled) {
             return stuck(unsettled);
+        }
+        // Half of the time without faults is longer than any delay of the map.
+        let orphans = self.ctx.checks.orphans();
+        if let Some(orphan) = self.orphans.intersection(&orphans).next() {
+            return stuck(format!("partition {orphan} gets no owner"));
         }
         for member in &self.members {
             let Some(engine) = member.engine() else {

@@ -5,6 +5,7 @@
 mod receive;
 mod session;
 pub(crate) mod watcher;
+pub(crate) mod worker;
 mod workload;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +17,7 @@ use folkmoot_proto::{MemberId, SessionId, SessionSecret, Tick};
 use crate::clock::Clock;
 use crate::ctx::{Ctx, Happening};
 use crate::dice::Dice;
-use crate::invariants::locks::Believer;
+use crate::invariants::locks::{Believer, Thing};
 use crate::seen::Event;
 use crate::time::Moment;
 use crate::violation::Checked;
@@ -24,7 +25,8 @@ use crate::wires::{ClientId, Down, Up};
 pub(crate) use receive::token_of;
 use session::{Session, Stage};
 pub(crate) use workload::REGISTERS;
-use workload::Workload;
+use worker::Worker;
+use workload::{Workload, map_config};
 
 /// The client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,11 @@ impl Client {
                 .pick(&[15_000, 40_000, 100_000])
                 .copied()
                 .unwrap_or(40_000),
-            workload: Workload::new(id, Dice::new(seed, &format!("workload {}", id.0))),
+            workload: Workload::new(
+                id,
+                Dice::new(seed, &format!("workload {}", id.0)),
+                map_config(seed),
+            ),
             dice,
             quiet: false,
         };
@@ -109,8 +115,19 @@ impl Client {
             .pick(&[1_000, 2_000, 4_000])
             .copied()
             .unwrap_or(2_000);
-        self.sessions
-            .push(Session::new(SessionSecret(secret), timeout_ms));
+        let worker = self.dice.chance(700).then(|| self.a_worker());
+        let session = Session::new(SessionSecret(secret), timeout_ms, worker);
+        self.sessions.push(session);
+    }
+
+    /// A member of the group under a name of its own, or now and then under another one's.
+    fn a_worker(&mut self) -> Worker {
+        let own = match self.dice.chance(850) {
+            true => self.id.0 as u64,
+            false => self.dice.below(4),
+        };
+        let place = self.sessions.len();
+        Worker::new(format!("w{own}-{place}"), &mut self.dice)
     }
 
     fn turn_in(&mut self, ctx: &mut Ctx, micros: u64) {
@@ -138,6 +155,7 @@ impl Client {
             }
         }
         self.look_at_leases(ctx);
+        self.tend_workers(ctx);
         if !self.quiet {
             self.replace_sessions();
             self.work(ctx);
@@ -358,20 +376,17 @@ impl Client {
         sessions.any(|session| session.id == Some(id) && session.has_lease(tick))
     }
 
-    /// The locks that this client believes it holds.
-    pub(crate) fn beliefs(&self, now: Moment) -> impl Iterator<Item = (&str, Believer)> {
+    /// The locks and the partitions that this client believes it has.
+    pub(crate) fn beliefs(&self, now: Moment) -> impl Iterator<Item = (Thing<'_>, Believer)> {
         let tick = self.clock.tick(now);
-        let living = self
-            .sessions
-            .iter()
-            .filter(move |session| session.has_lease(tick));
-        living.flat_map(|session| {
-            session.holds.iter().filter_map(|hold| {
-                let believer = Believer {
-                    session: session.id?,
-                    token: hold.token,
-                };
-                Some((hold.lock.as_str(), believer))
+        self.sessions.iter().flat_map(move |session| {
+            let holds = session.holds.iter().filter(move |_| session.has_lease(tick));
+            let locks = holds.map(|hold| (Thing::Lock(&hold.lock), hold.token));
+            let partitions = session.partitions(tick);
+            let partitions = partitions.map(|(of, token)| (Thing::Partition(of), token));
+            locks.chain(partitions).filter_map(|(thing, token)| {
+                let session = session.id?;
+                Some((thing, Believer { session, token }))
             })
         })
     }

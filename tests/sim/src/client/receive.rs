@@ -70,10 +70,10 @@ impl Client {
                 let Some(sent) = self.heartbeats.remove(&sequence) else {
                     return Ok(());
                 };
-                for (id, _) in sessions {
+                for (id, position) in sessions {
                     let session = self.sessions.iter_mut().find(|of| of.id == Some(id));
                     if let Some(session) = session {
-                        session.extend_lease(sent);
+                        session.extend_lease(sent, position);
                     }
                 }
                 ctx.believes = true;
@@ -132,6 +132,7 @@ impl Client {
                 Ok(())
             }
             ServerFrame::Closing { .. } => Ok(()),
+            ServerFrame::Map(update) => self.map_told(ctx, place, &update),
             watch => self.watch_frame(ctx, place, watch),
         }
     }
@@ -223,6 +224,7 @@ impl Client {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
+        ctx.checks.map_complete(session.worker.as_ref(), zxid)?;
         session.last_seen = session.last_seen.max(zxid);
         if id <= session.answered {
             return Ok(());
@@ -244,12 +246,12 @@ impl Client {
         if pending.sent > 1 {
             ctx.seen.count(Event::Retried);
         }
-        self.learn(ctx, place, pending.purpose, reply);
+        self.learn(ctx, place, pending.purpose, (zxid, reply));
         Ok(())
     }
 
     /// What an answer means to the client.
-    fn learn(&mut self, ctx: &mut Ctx, place: usize, purpose: Purpose, reply: Reply) {
+    fn learn(&mut self, ctx: &mut Ctx, place: usize, purpose: Purpose, (zxid, reply): (Zxid, Reply)) {
         match &reply {
             Err(Refusal::GuardFailed { .. }) => ctx.seen.count(Event::StaleTokenRefused),
             Err(Refusal::TooLarge { .. }) => ctx.seen.count(Event::CapReached),
@@ -285,6 +287,12 @@ impl Client {
                 self.sessions[place].given_back.remove(&hold.token);
                 self.sessions[place].holds.push(hold);
                 ctx.believes = true;
+            }
+            (reply, Purpose::Join) => self.joined(ctx, place, zxid, reply.is_ok()),
+            (_, Purpose::Report) => {
+                if let Some(worker) = &mut self.sessions[place].worker {
+                    worker.reporting = false;
+                }
             }
             (Ok(Outcome::SessionClosed), _) => {
                 ctx.seen.count(Event::SessionClosed);
@@ -325,6 +333,7 @@ impl Client {
         for (watch, watcher) in session.watches.iter().filter(|(_, of)| of.in_place) {
             ctx.checks.watch_complete(*watch, watcher, zxid)?;
         }
+        ctx.checks.map_complete(session.worker.as_ref(), zxid)?;
         ctx.checks.real_time.seen(zxid);
         session.last_seen = session.last_seen.max(zxid);
         if !session.ended.insert(ticket) {
@@ -376,6 +385,7 @@ impl Client {
                 ctx.checks.watch_complete(*watch, watcher, zxid)?;
             }
         }
+        ctx.checks.map_complete(session.worker.as_ref(), zxid)?;
         session.last_seen = session.last_seen.max(zxid);
         ctx.checks.real_time.seen(zxid);
         ctx.seen.count(match read.linearizable {

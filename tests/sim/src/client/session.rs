@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use folkmoot_core::execution::StreamId;
 use folkmoot_proto::client::{Guard, Operation, Query, Request};
+use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::{
     ConnEpoch, ReadId, RequestId, SessionId, SessionSecret, Tick, Ticket, WatchId, Zxid,
 };
 
 use super::watcher::Watcher;
+use super::worker::Worker;
 use crate::clock::DRIFT_PPM;
 use crate::time::Moment;
 
@@ -34,6 +36,8 @@ pub(crate) enum Purpose {
     Acquire(String),
     Release(Hold),
     Setup,
+    Join,
+    Report,
 }
 
 /// A request that is not answered.
@@ -94,10 +98,12 @@ pub(crate) struct Session {
     pub(crate) holds: Vec<Hold>,
     /// Tokens that were given back: an answer that still names one comes from before that.
     pub(crate) given_back: BTreeSet<Zxid>,
+    /// Its part in the group, if it has one.
+    pub(crate) worker: Option<Worker>,
 }
 
 impl Session {
-    pub(crate) fn new(secret: SessionSecret, timeout_ms: u32) -> Self {
+    pub(crate) fn new(secret: SessionSecret, timeout_ms: u32, worker: Option<Worker>) -> Self {
         Self {
             secret,
             timeout_ms,
@@ -121,6 +127,7 @@ impl Session {
             watches: BTreeMap::new(),
             holds: Vec::new(),
             given_back: BTreeSet::new(),
+            worker,
         }
     }
 
@@ -175,6 +182,7 @@ impl Session {
         self.stage = Stage::Detached;
         self.reads.clear();
         self.watches.values_mut().for_each(Watcher::detach);
+        self.worker.iter_mut().for_each(Worker::detach);
     }
 
     /// It is over: outcomes of what is pending stay unknown.
@@ -187,11 +195,22 @@ impl Session {
         self.watches.clear();
     }
 
-    /// A heartbeat that was sent at `sent` was acknowledged.
-    pub(crate) fn extend_lease(&mut self, sent: Tick) {
+    /// A heartbeat that was sent at `sent` was acknowledged; the leases of partitions go on by it
+    /// once the map was taken in through `position` (rule R35).
+    pub(crate) fn extend_lease(&mut self, sent: Tick, position: Option<Zxid>) {
         let micros = u64::from(self.timeout_ms) * (1_000_000 - DRIFT_PPM) / 1_000;
         let until = Tick(sent.0 + micros);
         self.lease_until = self.lease_until.max(Some(until));
+        if let Some(worker) = &mut self.worker {
+            worker.acknowledged(sent, position, self.timeout_ms);
+        }
+    }
+
+    /// The partitions that it believes to own, with their tokens.
+    pub(crate) fn partitions(&self, tick: Tick) -> impl Iterator<Item = (PartitionId, Zxid)> {
+        let trusts = self.stage != Stage::Over && !self.closing;
+        let worker = self.worker.as_ref().filter(|_| trusts);
+        worker.into_iter().flat_map(move |worker| worker.beliefs(tick))
     }
 
     /// Whether the client believes that the session lives.

@@ -4,15 +4,21 @@ use folkmoot_proto::client::{
     ClientFrame, Guard, NodeKind, Operation, Query, Read, SubOperation, WatchScope,
 };
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
+use folkmoot_proto::group::GroupOperation;
+use folkmoot_proto::partition::{
+    Layout, MapConfig, MapOperation, PartitionId, PartitionReport, PolicyChoice,
+};
 use folkmoot_proto::{WatchId, Zxid};
 
 use super::session::{PendingRead, Purpose, Session};
 use super::watcher::Watcher;
+use super::worker::{GROUP, PARTITIONS, fence};
 use super::{Client, Link};
 use crate::ctx::Ctx;
 use crate::dice::Dice;
 use crate::history::Act;
 use crate::invariants::plugins::payload;
+use crate::policies::Planner;
 use crate::runtime::Known;
 use crate::wires::{ClientId, Up};
 
@@ -33,10 +39,14 @@ pub(super) struct Workload {
     values: u64,
     /// Tokens of locks that sessions held which are over: to be tried again, in vain.
     stale: Vec<(String, Zxid)>,
+    /// Tokens of partitions, likewise.
+    stale_owners: Vec<(PartitionId, Zxid)>,
+    /// How the map of this world is kept.
+    map: MapConfig,
 }
 
 impl Workload {
-    pub(super) fn new(id: ClientId, dice: Dice) -> Self {
+    pub(super) fn new(id: ClientId, dice: Dice, map: MapConfig) -> Self {
         Self {
             dice,
             id,
@@ -44,6 +54,8 @@ impl Workload {
             step_open: false,
             values: 0,
             stale: Vec::new(),
+            stale_owners: Vec::new(),
+            map,
         }
     }
 
@@ -54,6 +66,7 @@ impl Workload {
             .iter()
             .map(|hold| (hold.lock.clone(), hold.token));
         self.stale.extend(held);
+        self.stale_owners.extend(Client::stale_tokens(session));
         self.step_open = false;
     }
 
@@ -76,14 +89,51 @@ impl Workload {
     }
 }
 
+/// How the map of a world is kept: short delays, so that all of them end within it.
+pub(super) fn map_config(seed: u64) -> MapConfig {
+    let mut dice = Dice::new(seed, "map");
+    MapConfig {
+        replicas: dice.pick(&[1, 1, 2, 3]).copied().unwrap_or(1),
+        policy: a_policy(&mut dice),
+        readiness: dice.chance(600),
+        offline_delay_ms: dice.pick(&[0, 1_500, 3_000]).copied().unwrap_or(0),
+        prepare_timeout_ms: 2_500,
+        revoke_timeout_ms: dice.pick(&[200, 1_500]).copied().unwrap_or(200),
+        residence_ms: dice.pick(&[0, 0, 1_000]).copied().unwrap_or(0),
+        moves_in_flight_max: dice.pick(&[1, 3, 100]).copied().unwrap_or(3),
+        member_moves_in_flight_max: dice.pick(&[1, 100]).copied().unwrap_or(100),
+        balance_per_minute: dice.pick(&[20, 1_000]).copied().unwrap_or(20),
+        ..MapConfig::default()
+    }
+}
+
+fn a_policy(dice: &mut Dice) -> Option<PolicyChoice> {
+    let planner = match dice.below(10) {
+        0..3 => return None,
+        3..7 => Planner::Sticky,
+        7 => Planner::Nonsense,
+        8 => Planner::OneForAll,
+        _ => Planner::Random,
+    };
+    Some(PolicyChoice {
+        digest: planner.digest(),
+        configuration: String::new(),
+    })
+}
+
+/// A member of the group, who may not be there.
+fn a_member(dice: &mut Dice) -> String {
+    format!("w{}-{}", dice.below(4), dice.below(2))
+}
+
 /// What the first client does before anything else can be done.
-fn setup() -> Vec<Operation> {
+fn setup(map: &MapConfig) -> Vec<Operation> {
     let directory = |path: String| Operation::Create {
         path,
         data: Vec::new(),
         kind: NodeKind::PERSISTENT,
     };
-    let mut steps: Vec<_> = ["/reg", "/tree", "/eph", "/seq", "/guarded"]
+    let mut steps: Vec<_> = ["/reg", "/tree", "/eph", "/seq", "/guarded", "/owned"]
         .into_iter()
         .map(|path| directory(path.to_owned()))
         .collect();
@@ -93,6 +143,7 @@ fn setup() -> Vec<Operation> {
         kind: NodeKind::PERSISTENT,
     }));
     steps.extend((0..LOCKS).map(|lock| directory(format!("/guarded/{lock}"))));
+    steps.extend((0..PARTITIONS).map(|partition| directory(format!("/owned/{partition}"))));
     for known in Known::ALL {
         let digest = known.digest();
         steps.push(Operation::UploadChunk {
@@ -111,6 +162,26 @@ fn setup() -> Vec<Operation> {
             config: Vec::new(),
         });
     }
+    for planner in Planner::ALL {
+        let digest = planner.digest();
+        steps.push(Operation::UploadChunk {
+            digest,
+            size: planner.bytes().len() as u32,
+            offset: 0,
+            data: planner.bytes().to_vec(),
+        });
+        steps.push(Operation::Install {
+            digest,
+            name: format!("{planner:?}"),
+        });
+    }
+    steps.push(Operation::Map {
+        group: GROUP.to_owned(),
+        operation: MapOperation::Create {
+            config: map.clone(),
+            layout: Layout::Ranges(PARTITIONS),
+        },
+    });
     steps
 }
 
@@ -129,7 +200,8 @@ impl Client {
                 match self.workload.dice.below(100) {
                     0..30 => self.ask_read(ctx, place),
                     30..33 => self.ask_watch(ctx, place),
-                    33..53 => self.ask_lock(ctx, place),
+                    33..50 => self.ask_lock(ctx, place),
+                    50..54 => self.ask_map(ctx, place),
                     _ => self.ask_write(ctx, place),
                 }
             }
@@ -140,7 +212,7 @@ impl Client {
         if self.workload.step_open || !self.sessions[0].is_attached() {
             return;
         }
-        if let Some(operation) = setup().into_iter().nth(self.workload.step) {
+        if let Some(operation) = setup(&self.workload.map).into_iter().nth(self.workload.step) {
             self.workload.step_open = true;
             let floor = ctx.checks.real_time.floor();
             self.sessions[0].ask(operation, Vec::new(), Purpose::Setup, floor);
@@ -188,7 +260,18 @@ impl Client {
                     payload: payload(dice.between(1, 9) as i64),
                 }
             }
-            84..94 => {
+            84..89 => {
+                let Some(owner) = self.an_owner(place) else {
+                    return;
+                };
+                guards.push(fence(owner));
+                Operation::Set {
+                    path: format!("/owned/{}", owner.0.0 % PARTITIONS),
+                    data,
+                    expected: None,
+                }
+            }
+            89..94 => {
                 let Some((lock, token)) = self.a_token(place) else {
                     return;
                 };
@@ -221,6 +304,108 @@ impl Client {
             true => stale.or(held),
             false => held.or(stale),
         }
+    }
+
+    /// A token of a partition: one that this session has, or one that an earlier one had.
+    fn an_owner(&mut self, place: usize) -> Option<(PartitionId, Zxid)> {
+        let dice = &mut self.workload.dice;
+        let stale = dice.pick(&self.workload.stale_owners).copied();
+        let worker = self.sessions[place].worker.as_ref();
+        let tokens: Vec<_> = worker.map_or_else(Vec::new, |worker| worker.tokens().collect());
+        let held = dice.pick(&tokens).copied();
+        match dice.chance(300) {
+            true => stale.or(held),
+            false => held.or(stale),
+        }
+    }
+
+    /// What operators ask of the map.
+    fn ask_map(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let dice = &mut self.workload.dice;
+        let partition = PartitionId(dice.below(u64::from(PARTITIONS) + 4) as u32);
+        let operation = match dice.below(100) {
+            0..35 => MapOperation::Move {
+                partition,
+                members: (0..dice.between(1, u64::from(self.workload.map.replicas)))
+                    .map(|_| a_member(dice))
+                    .collect(),
+            },
+            35..45 => MapOperation::CancelMove { partition },
+            45..50 => MapOperation::Split { partition },
+            50..62 => MapOperation::Permit {
+                members: vec![a_member(dice)],
+                ttl_ms: dice.between(1, 8_000),
+            },
+            62..66 => MapOperation::Freeze {
+                frozen: dice.chance(300),
+            },
+            66..74 => {
+                self.workload.map.policy = a_policy(dice);
+                let config = self.workload.map.clone();
+                MapOperation::Configure { config }
+            }
+            74..84 => MapOperation::Approve,
+            84..92 => return self.ask_drain(ctx, place),
+            _ => return self.report_again(ctx, place),
+        };
+        let operation = Operation::Map {
+            group: GROUP.to_owned(),
+            operation,
+        };
+        self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
+    }
+
+    fn ask_drain(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let dice = &mut self.workload.dice;
+        let operation = Operation::Group {
+            group: GROUP.to_owned(),
+            member: a_member(dice),
+            operation: GroupOperation::Drain {
+                drain: dice.chance(400),
+            },
+        };
+        self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
+    }
+
+    /// What a member said of a move that may be over long ago (rule R36).
+    fn report_again(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let session = &mut self.sessions[place];
+        let Some(worker) = &session.worker else {
+            return;
+        };
+        let Some(report) = self.workload.dice.pick(&worker.said).copied() else {
+            return;
+        };
+        // The token may have been given anew by now; the move is not the same.
+        let report = match report {
+            PartitionReport::Released {
+                partition,
+                movement,
+                ..
+            } => {
+                let now = worker.tokens().find(|(of, _)| *of == partition);
+                let Some((_, token)) = now else {
+                    return;
+                };
+                PartitionReport::Released {
+                    partition,
+                    movement,
+                    token,
+                }
+            }
+            ready @ PartitionReport::Ready { .. } => ready,
+        };
+        let operation = Operation::Map {
+            group: GROUP.to_owned(),
+            operation: MapOperation::Report {
+                member: worker.name.clone(),
+                reports: vec![report],
+            },
+        };
+        session.ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 
     fn tree_operation(&mut self) -> Operation {

@@ -10,6 +10,7 @@ mod linearizable;
 pub(crate) mod locks;
 mod log_matching;
 pub(crate) mod logs;
+mod maps;
 mod one_leader;
 pub(crate) mod plugins;
 mod read_barrier;
@@ -28,14 +29,17 @@ use folkmoot_proto::batch::{Batch, Txn};
 use folkmoot_proto::client::{Change, Query, ReadOutcome, ReadRefusal, Request, SnapshotNode};
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::entry::{Entry, EntryKind};
+use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::peer::ReadContext;
 use folkmoot_proto::reply::Reply;
 use folkmoot_proto::{LogIndex, MemberId, RequestId, SessionId, Term, Ticket, WatchId, Zxid};
 
 use crate::client::watcher::Watcher;
+use crate::client::worker::{Copy, Worker};
 use crate::history::History;
 use crate::member::engine::Applied;
 use crate::oracle::{Oracle, Place};
+use crate::seen::Event;
 use crate::violation::{Checked, Violation};
 pub(crate) use committed_log::First;
 use logs::Print;
@@ -58,6 +62,8 @@ pub(crate) struct Checks {
     requests: BTreeMap<(SessionId, RequestId), Request>,
     /// Transactions that were committed and whose expiries are to be held against the clients.
     expiries: Vec<(Zxid, Txn)>,
+    /// What the agreed history tells of partitions, to be counted.
+    events: Vec<Event>,
     /// Members whose promises are lost with their folder: their disks do not count (rule R21).
     wiped: BTreeSet<MemberId>,
 }
@@ -77,6 +83,7 @@ impl Checks {
             understands,
             requests: BTreeMap::new(),
             expiries: Vec::new(),
+            events: Vec::new(),
             wiped: BTreeSet::new(),
         }
     }
@@ -165,6 +172,8 @@ impl Checks {
             truthful::check(&self.oracle, zxid, &txn, request)?;
             plugins::check(&self.oracle, zxid, &txn, request)?;
         }
+        let events = maps::logged(&self.oracle, zxid, &txn, request)?;
+        self.events.extend(events);
         self.oracle.apply(Place { zxid, term }, &txn)?;
         ephemerals::check(&self.oracle, zxid, &txn)?;
         waits::closed(&self.oracle, zxid, &txn)?;
@@ -185,6 +194,35 @@ impl Checks {
             leases::check(*zxid, txn, &has_lease)?;
         }
         Ok(expiries.len() as u64)
+    }
+
+    /// What the agreed history tells of partitions since this was asked.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// A client was told of a map.
+    pub(crate) fn map_told(&self, copy: &Copy) -> Checked {
+        maps::told(&self.oracle, copy)
+    }
+
+    /// A client that follows the map is given an answer that reflects `zxid`.
+    pub(crate) fn map_complete(&self, worker: Option<&Worker>, zxid: Zxid) -> Checked {
+        maps::complete(&self.oracle, worker.and_then(Worker::told), zxid)
+    }
+
+    /// Partitions that nobody owns, while somebody lives who could.
+    pub(crate) fn orphans(&self) -> BTreeSet<PartitionId> {
+        match maps::somebody_takes(&self.oracle) {
+            true => maps::orphans(&self.oracle),
+            false => BTreeSet::new(),
+        }
+    }
+
+    /// Whether a session was closed, by whoever has its secret.
+    pub(crate) fn was_closed(&self, session: SessionId) -> bool {
+        let life = self.oracle.sessions.get(&session);
+        life.is_some_and(|life| matches!(life.over, Some((_, false))))
     }
 
     /// A client asks this for the first time.

@@ -6,8 +6,11 @@ use folkmoot_proto::Zxid;
 use folkmoot_proto::batch::Txn;
 use folkmoot_proto::client::{Guard, NodeKind, Operation, Request};
 use folkmoot_proto::effect::Effect;
+use folkmoot_proto::partition::partition_of_owner_path;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 
+use super::maps;
+use crate::client::worker::GROUP;
 use crate::oracle::Oracle;
 use crate::violation::{Checked, Violation};
 
@@ -45,12 +48,17 @@ pub(crate) fn check(oracle: &Oracle, zxid: Zxid, txn: &Txn, request: &Request) -
     Ok(())
 }
 
-/// Whether a node with that `czxid` is there (rule R13).
+/// Whether a node with that `czxid` is there (rule R13), or an owner with that token (rule R33).
 pub(crate) fn holds(oracle: &Oracle, guard: &Guard) -> bool {
-    oracle
-        .tree
-        .now(&guard.path)
-        .is_some_and(|node| node.czxid == guard.token)
+    current(oracle, &guard.path) == Some(guard.token)
+}
+
+/// The token that holds at a path.
+fn current(oracle: &Oracle, path: &str) -> Option<Zxid> {
+    match partition_of_owner_path(path) {
+        Some((group, partition)) if group == GROUP => maps::owns(oracle, partition),
+        _ => oracle.tree.now(path).map(|node| node.czxid),
+    }
 }
 
 fn wrong(zxid: Zxid, request: &Request, reply: &Reply, what: &str) -> Checked {
@@ -77,7 +85,7 @@ fn refused(oracle: &Oracle, refusal: &Refusal) -> bool {
             token,
             current,
         } => {
-            let czxid = tree.now(path).map(|node| node.czxid);
+            let czxid = self::current(oracle, path);
             czxid == *current && czxid != Some(*token)
         }
         Refusal::EphemeralParent { path } => {
@@ -126,6 +134,13 @@ fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Ef
         (Operation::Install { .. }, Outcome::Installed | Outcome::Waiting(_)) => true,
         (Operation::Mount { .. }, Outcome::Mounted) => true,
         (Operation::Group { .. }, Outcome::GroupChanged) => true,
+        (
+            Operation::Map { .. },
+            Outcome::MapChanged
+            | Outcome::Reported { .. }
+            | Outcome::Permitted { .. }
+            | Outcome::Waiting(_),
+        ) => true,
         (Operation::Unmount { .. }, Outcome::Unmounted)
         | (Operation::RemoveComponent { .. }, Outcome::ComponentRemoved) => true,
         _ => false,

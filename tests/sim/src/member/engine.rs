@@ -211,6 +211,7 @@ impl RealEngine {
                 self.runtime.compiled(digest);
                 execution.component_ready(now, digest);
             }
+            ToExecution::Policy { id, answer } => execution.handle_policy(now, id, answer),
             ToExecution::Heal => self.runtime.heal(),
             ToExecution::MakeSnapshot { .. }
             | ToExecution::Installed(_)

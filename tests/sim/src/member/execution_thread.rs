@@ -96,8 +96,13 @@ impl Member {
             ExecutionAction::ExamineComponent { digest, .. } => {
                 self.later(ctx, 30_000, ToExecution::Examined { digest });
             }
-            // Nobody asks one yet.
-            ExecutionAction::AskPolicy { .. } => {}
+            ExecutionAction::AskPolicy { id, call } => {
+                // Now and then there is no answer at all.
+                if !self.dice.chance(20) {
+                    let answer = crate::policies::answer(&call, &mut self.dice);
+                    self.later(ctx, 40_000, ToExecution::Policy { id, answer });
+                }
+            }
             ExecutionAction::CompileComponent { digest, .. } => {
                 self.later(ctx, 60_000, ToExecution::Compiled { digest });
             }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use folkmoot_core::consensus::{Consensus, LogRead, LogReadId, PersistId, ProposedBatch, Stall};
 use folkmoot_core::execution::{ClientEvent, ConsensusEvent};
 use folkmoot_core::log::{DiskError, LogRecord, OpId};
+use folkmoot_core::policy::{PolicyAnswer, PolicyCallId};
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ConsensusMessage, ExecutionMessage, ReadContext};
 use folkmoot_proto::record::{RecordChange, StateMeta};
@@ -101,6 +102,11 @@ pub(crate) enum ToExecution {
     },
     Compiled {
         digest: Digest,
+    },
+    /// A policy has answered.
+    Policy {
+        id: PolicyCallId,
+        answer: PolicyAnswer,
     },
     Heal,
 }

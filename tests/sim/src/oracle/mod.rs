@@ -2,6 +2,7 @@
 //! at every zxid, sessions and their replies, waits, and the changes of each transaction. Members
 //! and clients are held against it.
 
+pub(crate) mod maps;
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ pub(crate) struct Oracle {
     pub(crate) tree: Tree,
     pub(crate) sessions: BTreeMap<SessionId, SessionLife>,
     pub(crate) waits: BTreeMap<Ticket, WaitLife>,
+    pub(crate) maps: maps::Maps,
     /// Changes by transaction, those that changed a node.
     changes: BTreeMap<Zxid, Vec<Changed>>,
 }
@@ -177,7 +179,7 @@ impl Oracle {
                     return Err(format!("the wait is over since zxid {zxid}"));
                 }
             }
-            _ => {}
+            other => self.maps.effect(place.zxid, other)?,
         }
         Ok(())
     }

@@ -72,6 +72,8 @@ struct Controller {
     revoked: BTreeMap<PartitionId, (Zxid, Tick)>,
     /// What the last plan wants and is not begun: greater priority first.
     targets: BTreeMap<(core::cmp::Reverse<u32>, PartitionId), Target>,
+    /// Whether targets have come that were not looked at.
+    planned: bool,
     /// When the next look is due for what waits for the budget or a lease.
     look_at: Option<Tick>,
     planner: Planner,
@@ -85,6 +87,7 @@ impl Controller {
             later: BTreeSet::new(),
             revoked: BTreeMap::new(),
             targets: BTreeMap::new(),
+            planned: false,
             look_at: None,
             planner: Planner::starting(),
         }
@@ -237,7 +240,8 @@ impl Execution {
         }
     }
 
-    /// When a controller has something to do, if nothing comes in before.
+    /// When a controller has something to do, if nothing comes in before. What was due at the last
+    /// step and was not done waits for something else, which comes as an input.
     pub(super) fn maps_timeout(&self) -> Option<Tick> {
         let leader = self.leader.as_ref()?;
         let clock = leader.clock?;
@@ -249,6 +253,7 @@ impl Execution {
                 .into_iter()
                 .chain(controller.look_at)
                 .chain(plan)
+                .filter(|due| *due > self.last_tick)
                 .min()
         };
         controllers.filter_map(due).min()
@@ -256,7 +261,7 @@ impl Execution {
 
     /// Whether a controller has something to do at once.
     pub(super) fn maps_ready(&self) -> bool {
-        let ready = |controller: &Controller| !controller.examine.is_empty();
+        let ready = |controller: &Controller| !controller.examine.is_empty() || controller.planned;
         let leader = self.leader.as_ref();
         leader.is_some_and(|leader| leader.maps.controllers.values().any(ready))
     }

@@ -265,9 +265,10 @@ impl Execution {
         }
         let plan = match answer {
             Ok(tables) => {
-                let view = self.speculative();
+                let (view, log_time) = (self.speculative(), self.txn_log_time(now));
                 let mut roster = Roster::new(record);
-                tables::read(&tables, &asked.rows, view, (map, record), &mut roster)
+                let map = (map, record);
+                tables::read(&tables, &asked.rows, view, map, &mut roster, log_time)
             }
             Err(PolicyFailure::NotReady) => {
                 controller.planner.wanted.get_or_insert("request");
@@ -409,6 +410,7 @@ impl Controller {
             };
             ((Reverse(priority), it.partition), it.target)
         };
+        self.planned |= !plan.is_empty();
         self.targets.extend(plan.into_iter().map(target));
     }
 }
@@ -522,7 +524,8 @@ impl Execution {
             (Some(record), Ok(answer)) => {
                 let mut roster = Roster::new(record);
                 let map = (preview.map, record);
-                match tables::read(&answer, &preview.rows, view, map, &mut roster) {
+                let log_time = self.txn_log_time(now);
+                match tables::read(&answer, &preview.rows, view, map, &mut roster, log_time) {
                     Ok(plan) => tables::describe(&plan, &answer, view, map),
                     Err(problem) => serde_json::json!({ "problem": problem }),
                 }

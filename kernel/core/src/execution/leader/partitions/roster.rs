@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use folkmoot_proto::group::{MemberRecord, live_path, members_path};
-use folkmoot_proto::partition::{MapRecord, MemberNo};
+use folkmoot_proto::partition::{MapRecord, MemberNo, Owner};
 use folkmoot_proto::{LogTime, Zxid};
 
+use crate::mutation::{self, Mutation};
 use crate::state::View;
 
 /// One member.
@@ -39,7 +40,8 @@ impl Facts {
 
     /// Whether its work waits for it at `now`.
     pub(super) fn is_awaited(&self, now: LogTime) -> bool {
-        !self.lives() && self.offline_until.is_some_and(|until| until > now)
+        let awaited = self.offline_until.is_some_and(|until| until > now);
+        awaited && !self.lives() && !mutation::is_on(Mutation::NoOfflineDelay)
     }
 
     /// Whether it can get partitions.
@@ -77,6 +79,22 @@ impl Roster {
         self.facts.entry(member).or_insert_with(|| {
             let name = map.members.get(member.0 as usize);
             name.map_or_else(Facts::default, |name| look_up(view, group, name))
+        })
+    }
+
+    /// Whether a partition that its owner does not own any more goes to that owner again: it is back in
+    /// another incarnation, or its work waits for it (rule R38).
+    pub(super) fn expects(
+        &mut self,
+        view: &impl View,
+        map: &MapRecord,
+        owner: Option<Owner>,
+        now: LogTime,
+    ) -> bool {
+        owner.is_some_and(|owner| {
+            let facts = self.of(view, map, owner.member);
+            let owns = facts.incarnation == Some(owner.incarnation);
+            !owns && (facts.lives() || facts.is_awaited(now))
         })
     }
 

@@ -39,20 +39,28 @@ impl Execution {
             let revoked: Vec<PartitionId> = controller.revoked.keys().copied().collect();
             controller.examine.extend(revoked);
         }
-        if controller.examine.is_empty() && controller.targets.is_empty() && !looks {
+        // Targets for which there was no budget wait for the next look, or for a move that ends.
+        let planned = core::mem::take(&mut controller.planned);
+        if controller.examine.is_empty() && !planned && !looks {
             return;
         }
         let elsewhere = self.moves_elsewhere(map);
         let mut pending = Pending::No;
-        let stamp = self.kernel_txn(now, |draft| {
+        self.kernel_txn(now, |draft| {
             let Some(mut run) = Run::new(draft, map, elsewhere) else {
                 return Ok(());
             };
-            pending = run.examine(draft, controller, active)?;
-            pending = pending.or(run.begin_targets(draft, controller)?);
-            run.finish(draft)
+            let mut step = |draft: &mut Draft| {
+                pending = run.examine(draft, controller, active)?;
+                pending = pending.or(run.begin_targets(draft, controller)?);
+                Ok::<_, Refusal>(())
+            };
+            // What was taken from the controller would be forgotten.
+            if let Err(refusal) = step(draft).and_then(|()| run.finish(draft)) {
+                panic!("some steps fit a transaction: {refusal}");
+            }
+            Ok(())
         });
-        let _ = stamp;
         if pending == Pending::Yes {
             controller.look_at = Some(now.tick.plus_millis(LOOK_MS));
         }
@@ -248,6 +256,10 @@ impl Run {
         }
         let recovers = target.reason == MoveReason::Recovery;
         let now = draft.stamp().log_time;
+        let (roster, record) = (&mut self.roster, &self.record);
+        if roster.expects(draft.view(), record, before.owner, now) {
+            return Ok(Begun::Void);
+        }
         if !recovers && self.record.frozen {
             return Ok(Begun::Void);
         }

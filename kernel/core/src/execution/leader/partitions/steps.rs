@@ -192,7 +192,7 @@ impl<V: View> Steps<'_, V> {
         let mut waits = Next::Orphan;
         for member in members {
             let facts = self.facts(member);
-            if facts.is_awaited(now) && !mutation::is_on(Mutation::NoOfflineDelay) {
+            if facts.is_awaited(now) {
                 waits = waits.sooner(facts.offline_until);
             }
         }

@@ -238,12 +238,13 @@ pub(super) fn read(
     view: &impl View,
     (map, record): (MapId, &MapRecord),
     roster: &mut Roster,
+    now: LogTime,
 ) -> Result<Plan, String> {
     let Some(assign) = answer.iter().find(|table| table.name == "assign") else {
         return Ok(Plan::new());
     };
     let assigned = read_assign(assign, answer)?;
-    let mut checks = Checks::new(view, (map, record), roster);
+    let mut checks = Checks::new(view, (map, record), roster, now);
     let mut seen = BTreeSet::new();
     let mut plan = Plan::new();
     for row in assigned {
@@ -345,6 +346,7 @@ struct Checks<'a, V: View> {
     map: MapId,
     record: &'a MapRecord,
     roster: &'a mut Roster,
+    now: LogTime,
     /// What each member has in each dimension, of those that the plan gives something.
     gains: BTreeSet<MemberNo>,
     /// What the plan says of partitions.
@@ -354,7 +356,12 @@ struct Checks<'a, V: View> {
 }
 
 impl<'a, V: View> Checks<'a, V> {
-    fn new(view: &'a V, (map, record): (MapId, &'a MapRecord), roster: &'a mut Roster) -> Self {
+    fn new(
+        view: &'a V,
+        (map, record): (MapId, &'a MapRecord),
+        roster: &'a mut Roster,
+        now: LogTime,
+    ) -> Self {
         let all = roster.all(view, record);
         let takers = all.values().filter(|facts| facts.takes());
         let zones: BTreeSet<&str> = takers.map(Facts::zone).collect();
@@ -364,6 +371,7 @@ impl<'a, V: View> Checks<'a, V> {
             map,
             record,
             roster,
+            now,
             gains: BTreeSet::new(),
             planned: BTreeMap::new(),
             zones,
@@ -404,6 +412,10 @@ impl<'a, V: View> Checks<'a, V> {
             }
         }
         let owns = self.owns(record);
+        let expects = self.roster.expects(self.view, self.record, of.owner, self.now);
+        if expects {
+            return Ok(None);
+        }
         let same = owns && same_members(&now, &members);
         if same || lives.is_empty() || of.movement.is_some() {
             return Ok(None);

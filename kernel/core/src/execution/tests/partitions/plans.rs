@@ -134,6 +134,33 @@ pub(in crate::execution::tests) fn r37_a_plan_for_what_has_changed_moves_nothing
     );
 }
 
+/// Neither a policy that does not care, nor a plan that was made before, takes from a member that is
+/// gone for a while what waits for it.
+#[test]
+fn r38_no_plan_gives_away_what_is_waited_for() {
+    let mut shards = with_policy(config(), 2, 2);
+    shards.pass(200);
+    shards.answer_all(everything_to_the_first);
+    shards.join("c");
+    shards.pass(200);
+    let questions = shards.questions();
+    let (at, id, _) = questions.into_iter().next_back().expect("a question");
+    let now = shards.cluster.now();
+    // Planned while `a` lives; `a` is gone when it is carried out.
+    let plan = Ok(assign(&[(0, &[1]), (1, &[2])]));
+    let execution = &mut shards.cluster.member(at).execution;
+    execution.handle_policy(now, id, plan);
+    shards.close("a");
+    shards.answer_all(everything_to_the_first);
+    assert_eq!(shards.owned(), 0, "they wait");
+    shards.join("a");
+    shards.answer_all(keeps_all);
+    assert_eq!(
+        shards.counts().into_iter().collect::<Vec<_>>(),
+        [("a".to_owned(), 2)]
+    );
+}
+
 #[test]
 fn r37_an_answer_to_a_former_leader_does_nothing() {
     let mut shards = with_policy(config(), 2, 2);
