@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use folkmoot_core::execution::{ConnectionId, StreamId};
 use folkmoot_core::log::OpId;
-use folkmoot_proto::{MemberId, SessionSecret};
 use folkmoot_proto::peer::PeerMessage;
+use folkmoot_proto::{MemberId, SessionSecret};
 
 use crate::carriage::carried;
 use crate::dice::Dice;

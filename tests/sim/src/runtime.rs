@@ -164,6 +164,11 @@ impl NativeRuntime {
         self.failing = Failing::No;
     }
 
+    /// Whether calls may fault at random.
+    pub(crate) fn may_fail(&self) -> bool {
+        self.faults_per_mille > 0
+    }
+
     fn discard_guests(&mut self, which: Discard) {
         if let Some(Guests(guests)) = &mut self.guests {
             guests.discard(which);

@@ -514,7 +514,8 @@ impl World {
         // Half of the time without faults is longer than any delay of the map.
         let orphans = self.ctx.checks.orphans();
         if let Some(orphan) = self.orphans.intersection(&orphans).next() {
-            return stuck(format!("partition {orphan} gets no owner"));
+            let facts = self.ctx.checks.of_partition(*orphan);
+            return stuck(format!("partition {orphan} gets no owner: {facts}"));
         }
         for member in &self.members {
             let Some(engine) = member.engine() else {

@@ -24,8 +24,8 @@ use crate::violation::Checked;
 use crate::wires::{ClientId, Down, Up};
 pub(crate) use receive::token_of;
 use session::{Session, Stage};
-pub(crate) use workload::REGISTERS;
 use worker::Worker;
+pub(crate) use workload::REGISTERS;
 use workload::{Workload, map_config};
 
 /// The client's connection.
@@ -380,7 +380,10 @@ impl Client {
     pub(crate) fn beliefs(&self, now: Moment) -> impl Iterator<Item = (Thing<'_>, Believer)> {
         let tick = self.clock.tick(now);
         self.sessions.iter().flat_map(move |session| {
-            let holds = session.holds.iter().filter(move |_| session.has_lease(tick));
+            let holds = session
+                .holds
+                .iter()
+                .filter(move |_| session.has_lease(tick));
             let locks = holds.map(|hold| (Thing::Lock(&hold.lock), hold.token));
             let partitions = session.partitions(tick);
             let partitions = partitions.map(|(of, token)| (Thing::Partition(of), token));

@@ -251,7 +251,13 @@ impl Client {
     }
 
     /// What an answer means to the client.
-    fn learn(&mut self, ctx: &mut Ctx, place: usize, purpose: Purpose, (zxid, reply): (Zxid, Reply)) {
+    fn learn(
+        &mut self,
+        ctx: &mut Ctx,
+        place: usize,
+        purpose: Purpose,
+        (zxid, reply): (Zxid, Reply),
+    ) {
         match &reply {
             Err(Refusal::GuardFailed { .. }) => ctx.seen.count(Event::StaleTokenRefused),
             Err(Refusal::TooLarge { .. }) => ctx.seen.count(Event::CapReached),

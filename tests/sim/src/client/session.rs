@@ -210,7 +210,9 @@ impl Session {
     pub(crate) fn partitions(&self, tick: Tick) -> impl Iterator<Item = (PartitionId, Zxid)> {
         let trusts = self.stage != Stage::Over && !self.closing;
         let worker = self.worker.as_ref().filter(|_| trusts);
-        worker.into_iter().flat_map(move |worker| worker.beliefs(tick))
+        worker
+            .into_iter()
+            .flat_map(move |worker| worker.beliefs(tick))
     }
 
     /// Whether the client believes that the session lives.

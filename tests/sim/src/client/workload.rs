@@ -3,11 +3,11 @@
 use folkmoot_proto::client::{
     ClientFrame, Guard, NodeKind, Operation, Query, Read, SubOperation, WatchScope,
 };
-use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::group::GroupOperation;
 use folkmoot_proto::partition::{
     Layout, MapConfig, MapOperation, PartitionId, PartitionReport, PolicyChoice,
 };
+use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{WatchId, Zxid};
 
 use super::session::{PendingRead, Purpose, Session};
@@ -212,7 +212,10 @@ impl Client {
         if self.workload.step_open || !self.sessions[0].is_attached() {
             return;
         }
-        if let Some(operation) = setup(&self.workload.map).into_iter().nth(self.workload.step) {
+        if let Some(operation) = setup(&self.workload.map)
+            .into_iter()
+            .nth(self.workload.step)
+        {
             self.workload.step_open = true;
             let floor = ctx.checks.real_time.floor();
             self.sessions[0].ask(operation, Vec::new(), Purpose::Setup, floor);

@@ -225,6 +225,13 @@ impl Checks {
         life.is_some_and(|life| matches!(life.over, Some((_, false))))
     }
 
+    /// How a partition stands, for whoever wonders why.
+    pub(crate) fn of_partition(&self, partition: PartitionId) -> String {
+        let maps = &self.oracle.maps;
+        let (log_time, of) = (self.oracle.log_time, maps.now.get(&partition));
+        format!("{log_time:?}: {of:?} of {:?}, {:?}", maps.map, maps.ledger)
+    }
+
     /// A client asks this for the first time.
     pub(crate) fn asked(&mut self, session: SessionId, request: &Request) {
         self.requests.insert((session, request.id), request.clone());

@@ -97,9 +97,9 @@ impl Member {
                 self.later(ctx, 30_000, ToExecution::Examined { digest });
             }
             ExecutionAction::AskPolicy { id, call } => {
-                // Now and then there is no answer at all.
-                if !self.dice.chance(20) {
-                    let answer = crate::policies::answer(&call, &mut self.dice);
+                let real = self.engine_mut().and_then(Engine::real);
+                let fails = real.is_some_and(|real| real.runtime.may_fail());
+                if let Some(answer) = crate::policies::answer(&call, &mut self.dice, fails) {
                     self.later(ctx, 40_000, ToExecution::Policy { id, answer });
                 }
             }

@@ -28,6 +28,8 @@ use crate::state::View;
 const PAUSE_MS: u64 = 100;
 /// How long an answer is waited for, in milliseconds: a policy may take 2 s, and waits for its turn.
 const ANSWER_MS: u64 = 10_000;
+/// How long what has no owner waits for an answer, in milliseconds: then the kernel places it.
+const ORPHANS_MS: u64 = 3_000;
 /// Faults in a row after which a policy is not asked any more.
 const FAULTS_MAX: u32 = 3;
 /// Bytes of a preview's answer.
@@ -87,6 +89,8 @@ struct Asked {
     generation: u64,
     at: Tick,
     rows: Rows,
+    /// Something had no owner that is not placed yet.
+    orphans: bool,
     /// Everything that was planned is done: whatever is planned now is too much.
     verifies: bool,
 }
@@ -128,6 +132,7 @@ impl Planner {
     pub(super) fn due(&self) -> Option<Tick> {
         match &self.asked {
             Some(_) if self.answer.is_some() => Some(Tick::ZERO),
+            Some(asked) if asked.orphans || self.orphans => Some(asked.at.plus_millis(ORPHANS_MS)),
             Some(asked) => Some(asked.at.plus_millis(ANSWER_MS)),
             None => self.wanted.map(|_| self.pause_until),
         }
@@ -140,10 +145,16 @@ impl Execution {
         let Some(record) = self.speculative().map(map).cloned() else {
             return;
         };
-        if let Some(asked) = controller.planner.asked.take() {
+        if let Some(mut asked) = controller.planner.asked.take() {
             match controller.planner.answer.take() {
                 Some(answer) => self.take_answer(now, (map, &record), controller, asked, answer),
                 None if now.tick < asked.at.plus_millis(ANSWER_MS) => {
+                    let orphans = core::mem::take(&mut controller.planner.orphans);
+                    asked.orphans |= orphans;
+                    if asked.orphans && now.tick >= asked.at.plus_millis(ORPHANS_MS) {
+                        asked.orphans = false;
+                        self.fall_back(now, (map, &record), controller, true);
+                    }
                     controller.planner.asked = Some(asked);
                     return;
                 }
@@ -206,6 +217,7 @@ impl Execution {
             generation: controller.planner.generation,
             at: now.tick,
             rows,
+            orphans: controller.planner.orphans,
             verifies: verifies && trigger == "request",
         });
     }

@@ -1,6 +1,6 @@
 //! A transaction of steps, within the budget (rules R35–R38).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::limits::MOVES_IN_FLIGHT_MAX;
@@ -136,7 +136,9 @@ impl Run {
         let mut by_member = BTreeMap::new();
         for partition in &moving {
             if let Some(record) = view.partition(map, *partition) {
-                count_members(&record.assignment, &mut by_member);
+                for member in concerned(&record.assignment) {
+                    *by_member.entry(member).or_default() += 1;
+                }
             }
         }
         Some(Self {
@@ -344,8 +346,6 @@ impl Run {
         reason: MoveReason,
     ) -> Result<(), Refusal> {
         let after = self.steps(draft).begin(before, members, reason);
-        count_members(&after, &mut self.by_member);
-        self.in_flight += usize::from(after.movement.is_some());
         self.assign(draft, partition, before, after)
     }
 
@@ -397,6 +397,14 @@ impl Run {
     ) -> Result<(), Refusal> {
         if after == *before {
             return Ok(());
+        }
+        self.in_flight -= usize::from(before.movement.is_some());
+        self.in_flight += usize::from(after.movement.is_some());
+        for member in concerned(before) {
+            *self.by_member.entry(member).or_default() -= 1;
+        }
+        for member in concerned(&after) {
+            *self.by_member.entry(member).or_default() += 1;
         }
         let revokes = |of: &Assignment| {
             let movement = of.movement.as_ref();
@@ -465,19 +473,14 @@ fn filled(bucket: Bucket, per_minute: u32, now: LogTime) -> u64 {
     (bucket.left + more).min(most)
 }
 
-/// Counts a move for its owner and for everybody who is to get the partition.
-fn count_members(of: &Assignment, by_member: &mut BTreeMap<MemberNo, u32>) {
+/// Whom a move is counted for: the owner, and everybody who is to get the partition.
+fn concerned(of: &Assignment) -> BTreeSet<MemberNo> {
     let Some(movement) = &of.movement else {
-        return;
+        return BTreeSet::new();
     };
     let catches_up = of.replicas.iter().filter(|replica| !replica.ready);
     let catches_up = catches_up.map(|replica| replica.member);
     let owner = of.owner.map(|owner| owner.member);
     let leads = movement.target.first().copied();
-    let mut members: Vec<MemberNo> = catches_up.chain(owner).chain(leads).collect();
-    members.sort_unstable();
-    members.dedup();
-    for member in members {
-        *by_member.entry(member).or_default() += 1;
-    }
+    catches_up.chain(owner).chain(leads).collect()
 }

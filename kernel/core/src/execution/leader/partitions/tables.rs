@@ -412,7 +412,9 @@ impl<'a, V: View> Checks<'a, V> {
             }
         }
         let owns = self.owns(record);
-        let expects = self.roster.expects(self.view, self.record, of.owner, self.now);
+        let expects = self
+            .roster
+            .expects(self.view, self.record, of.owner, self.now);
         if expects {
             return Ok(None);
         }

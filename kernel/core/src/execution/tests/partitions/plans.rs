@@ -293,7 +293,7 @@ fn a_policy_that_faults_is_asked_less_and_then_no_more() {
 #[test]
 fn a_policy_that_does_not_answer_holds_nothing_up() {
     let mut shards = with_policy(config(), 4, 2);
-    shards.pass(35_000);
+    shards.pass(5_000);
     assert_eq!(shards.owned(), 4);
 }
 
