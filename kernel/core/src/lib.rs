@@ -4,6 +4,7 @@
 //! - [`consensus`]: term, vote, log, peers. Knows nothing of trees or plugins.
 //! - [`log`]: how consensus' records become bytes of segments, and how they are recovered.
 //! - [`checkpoint`]: the port behind which a member keeps its state between restarts.
+//! - [`detection`]: how sessions' touches arrive, for failure detectors.
 //! - [`execution`]: sessions, the tree, waits, watches, mounts.
 //! - [`state`]: what is replicated, the overlay over it, and how effects are applied.
 //! - [`mutation`]: switches that take a rule out, so that its check is seen to fail.
@@ -15,6 +16,7 @@
 
 pub mod checkpoint;
 pub mod consensus;
+pub mod detection;
 pub mod execution;
 pub mod log;
 pub mod mutation;

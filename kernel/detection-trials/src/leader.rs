@@ -3,17 +3,15 @@
 
 use std::collections::VecDeque;
 
+use folkmoot_core::detection::History;
+pub use folkmoot_core::detection::{CEILING_TIMEOUTS, LOOK_MS};
 use folkmoot_sdk::detector::{
-    Assessment, Connection, FailureDetector, Observer, Sample, State, Subject, Verdict, Zone,
+    Arrivals, Assessment, Connection, FailureDetector, Observer, Sample, State, Subject, Verdict,
+    Zone,
 };
 
-use crate::arrivals::History;
 use crate::trace::{Session, Touch, Trace};
 
-/// The leader asks the policy this often, in milliseconds.
-pub const LOOK_MS: u64 = 100;
-/// The timeouts after which a silent session expires whatever the policy says.
-pub const CEILING_TIMEOUTS: u64 = 3;
 /// The timeouts after which one expires even if many do at once.
 pub const BRAKE_TIMEOUTS: u64 = 5;
 /// The share of all sessions that may expire in [`BRAKE_WINDOW_MS`] before the brake holds others.
@@ -299,6 +297,7 @@ impl Known {
 
     fn subject(&self, trace: &Trace, at_ms: u64, active_ms: u64) -> Option<Subject> {
         let session = trace.sessions.get(self.index)?;
+        let figures = self.history.figures();
         Some(Subject {
             key: self.index as u64,
             touch: self.touches,
@@ -314,7 +313,12 @@ impl Known {
                 (false, true) => State::Suspected,
                 (false, false) => State::Fine,
             },
-            arrivals: self.history.figures(),
+            arrivals: Arrivals {
+                n: figures.n,
+                mean_ms: figures.mean_ms,
+                sd_ms: figures.sd_ms,
+                p99_ms: figures.p99_ms,
+            },
             rtt_ms: 0.0,
             connection: Connection::Open,
             declared_pause_ms: 0,

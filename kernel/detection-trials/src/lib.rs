@@ -13,7 +13,6 @@ pub mod suspicion;
 pub mod trace;
 pub mod worlds;
 
-mod arrivals;
 mod client;
 mod dice;
 

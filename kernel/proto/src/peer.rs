@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::record::StateMeta;
 use crate::{
     ClusterId, ConnEpoch, Incarnation, LogIndex, MemberId, RequestId, SecretHash, SessionId, Term,
-    Zxid,
+    Tick, Zxid,
 };
 
 /// The first frame on every stream between members.
@@ -272,6 +272,9 @@ pub enum ExecutionMessage {
     Touch {
         /// Rises at the sender; the answer names it.
         sequence: u64,
+        /// When they were heard of, on the sender's monotonic clock: the interval between two
+        /// touches at one member is known to its microsecond, however long they were on their way.
+        arrived: Tick,
         /// The sessions and the epochs of their attachments.
         sessions: Vec<(SessionId, ConnEpoch)>,
     },

@@ -247,6 +247,7 @@ impl World {
             Up::Heartbeat(sequence, sessions) => ClientEvent::Heartbeat {
                 connection,
                 sequence,
+                arrived: self.members[place(member)].tick(self.ctx.now),
                 sessions,
             },
         };

@@ -84,6 +84,8 @@ pub enum ClientEvent {
         connection: ConnectionId,
         /// The client's sequence.
         sequence: u64,
+        /// When it came to this member, on the clock of `Now::tick`.
+        arrived: Tick,
         /// The sessions and their epochs.
         sessions: Vec<(SessionId, ConnEpoch)>,
     },

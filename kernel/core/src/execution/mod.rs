@@ -154,8 +154,9 @@ impl Execution {
             ClientEvent::Heartbeat {
                 connection,
                 sequence,
+                arrived,
                 sessions,
-            } => self.heartbeat(now, connection, sequence, &sessions),
+            } => self.heartbeat(now, (connection, sequence), arrived, &sessions),
             ClientEvent::ConnectionClosed { connection } => {
                 self.heartbeats.forget(connection);
                 for stream in self.streams.of_connection(connection) {
@@ -364,9 +365,11 @@ impl Execution {
                     self.lead_request(from, session, epoch, request);
                 }
             }
-            ExecutionMessage::Touch { sequence, sessions } => {
-                self.lead_touch(now.tick, from, sequence, sessions);
-            }
+            ExecutionMessage::Touch {
+                sequence,
+                arrived,
+                sessions,
+            } => self.lead_touch(now.tick, (from, sequence), arrived, sessions),
             ExecutionMessage::OpenRefused { secret, reason } => {
                 self.open_refused(secret, &reason);
             }

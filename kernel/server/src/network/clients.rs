@@ -9,7 +9,7 @@ use folkmoot_core::execution::{ClientEvent, ConnectionId, StreamId};
 use folkmoot_proto::client::{
     ClientFrame, ControlReply, ControlRequest, MemberStatus, PROTOCOL_VERSION, ServerFrame,
 };
-use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId};
+use folkmoot_proto::{ClusterId, ConnEpoch, MemberId, SessionId, Tick};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
@@ -17,6 +17,7 @@ use super::NetworkEvent;
 use super::close::{Close, close};
 use super::stream::{FrameReader, Outgoing, Unfinished, Unread};
 use crate::RunError;
+use crate::clock;
 use crate::execution::{ExecutionInput, ExecutionQueue, StreamOutput};
 use crate::fatal::Fatal;
 
@@ -63,6 +64,7 @@ pub(crate) enum ClientsEvent {
     Heartbeat {
         connection: ConnectionId,
         sequence: u64,
+        arrived: Tick,
         sessions: Vec<(SessionId, ConnEpoch)>,
         permit: Option<OwnedSemaphorePermit>,
     },
@@ -270,6 +272,7 @@ async fn read_control(
                     let event = ClientsEvent::Heartbeat {
                         connection: id,
                         sequence,
+                        arrived: clock::now().tick,
                         sessions,
                         permit: context.queue.admit(1, bytes).await,
                     };
@@ -450,12 +453,14 @@ impl Clients {
             ClientsEvent::Heartbeat {
                 connection,
                 sequence,
+                arrived,
                 sessions,
                 permit,
             } => {
                 let event = ClientEvent::Heartbeat {
                     connection,
                     sequence,
+                    arrived,
                     sessions,
                 };
                 inputs.push(ExecutionInput::Client(event, permit));

@@ -20,7 +20,7 @@ use folkmoot_core::policy::{PolicyAnswer, PolicyCallId};
 use folkmoot_proto::entry::Entry;
 use folkmoot_proto::peer::{ConsensusMessage, ExecutionMessage, ReadContext};
 use folkmoot_proto::record::{RecordChange, StateMeta};
-use folkmoot_proto::{ClusterId, Digest, LogIndex, MemberId, Term};
+use folkmoot_proto::{ClusterId, Digest, LogIndex, MemberId, Term, Tick};
 
 use crate::clock::Clock;
 use crate::ctx::{Ctx, Happening};
@@ -392,6 +392,11 @@ impl Member {
     /// The execution thread stands still for a while, as under a guest that uses its budget.
     pub(crate) fn stall_execution(&mut self, until: Moment) {
         self.stalled_until = until;
+    }
+
+    /// What its monotonic clock shows.
+    pub(crate) fn tick(&self, now: Moment) -> Tick {
+        self.clock.tick(now)
     }
 
     /// The wall clock is set to another time.

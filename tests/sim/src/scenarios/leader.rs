@@ -349,6 +349,7 @@ impl Leader {
         let event = ClientEvent::Heartbeat {
             connection: ConnectionId(client.stream.0),
             sequence,
+            arrived: self.now.tick,
             sessions: vec![(client.session, client.epoch)],
         };
         self.execution.handle_client(self.now, event);

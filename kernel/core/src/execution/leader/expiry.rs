@@ -125,8 +125,8 @@ impl Execution {
     pub(in crate::execution) fn lead_touch(
         &mut self,
         now: Tick,
-        from: MemberId,
-        sequence: u64,
+        (from, sequence): (MemberId, u64),
+        arrived: Tick,
         sessions: Vec<(SessionId, ConnEpoch)>,
     ) {
         let Some(leader) = &mut self.leader else {
@@ -136,6 +136,7 @@ impl Execution {
         let touch = Touch {
             from,
             sequence,
+            arrived,
             sessions,
             at,
         };
@@ -159,6 +160,8 @@ impl Execution {
             let timeout_ms = session.timeout_ms;
             if let Some(leader) = &mut self.leader {
                 leader.deadlines.arm(id, touch.at, timeout_ms);
+                let from = (touch.from, touch.arrived);
+                leader.subjects.touched(id, from, timeout_ms);
             }
             accepted.push(id);
         }

@@ -15,6 +15,7 @@ mod office;
 pub(in crate::execution) mod operations;
 mod partitions;
 mod sessions;
+mod subjects;
 mod touches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use self::batch::Batches;
 use self::expiry::Deadlines;
 use self::health::MountHealth;
 use self::partitions::Maps;
+use self::subjects::Subjects;
 use self::touches::Touches;
 use super::clock::{ActiveClock, LogClock};
 
@@ -75,6 +77,8 @@ pub(in crate::execution) struct Leader {
     round_revoked: Zxid,
     /// When sessions may be expired.
     deadlines: Deadlines,
+    /// How their touches arrive.
+    subjects: Subjects,
     /// How mounts behave.
     health: MountHealth,
     /// The controllers of partition maps.
@@ -146,6 +150,7 @@ impl Leader {
             touches: Touches::starting(now),
             round_revoked: Zxid::ZERO,
             deadlines: Deadlines::default(),
+            subjects: Subjects::default(),
             health: MountHealth::default(),
             maps: Maps::default(),
             last_event: MountId::ZERO,

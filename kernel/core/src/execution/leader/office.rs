@@ -11,7 +11,7 @@ use crate::execution::clock::{LogClock, PULSE_MS};
 use crate::execution::{Execution, ExecutionAction, Progress};
 use crate::mutation::{self, Mutation};
 use crate::plugin::PluginRuntime;
-use crate::state::{AppliedTxn, View};
+use crate::state::{AppliedTxn, Notice, View};
 
 impl Leader {
     /// Looks at the monotonic clock, so that only what this process slept through counts as a
@@ -102,6 +102,11 @@ impl Execution {
         for origin in txns.iter().filter_map(|txn| txn.origin.as_ref()) {
             if leader.unapplied.get(&origin.session) == Some(&origin.request) {
                 leader.unapplied.remove(&origin.session);
+            }
+        }
+        for notice in txns.iter().flat_map(|txn| &txn.notices) {
+            if let Notice::SessionClosed { session, .. } = *notice {
+                leader.subjects.remove(session);
             }
         }
         if is_overlay_empty {

@@ -15,6 +15,8 @@ pub(super) struct Touch {
     pub(super) from: MemberId,
     /// Its name for the touch.
     pub(super) sequence: u64,
+    /// When they were heard of, on the member's clock.
+    pub(super) arrived: Tick,
     /// The sessions and the epochs of their attachments.
     pub(super) sessions: Vec<(SessionId, ConnEpoch)>,
     /// The leader's active time when it got the touch: what a session's deadline counts from.
@@ -138,6 +140,7 @@ mod tests {
         Touch {
             from: MemberId(2),
             sequence,
+            arrived: Tick(sequence),
             sessions: vec![(SessionId(sequence), ConnEpoch(1))],
             at: Tick(sequence),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use folkmoot_proto::client::ControlReply;
 use folkmoot_proto::peer::ExecutionMessage;
-use folkmoot_proto::{ConnEpoch, Now, SessionId, Zxid};
+use folkmoot_proto::{ConnEpoch, Now, SessionId, Tick, Zxid};
 
 use super::streams::{Phase, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction};
@@ -47,8 +47,8 @@ impl Execution {
     pub(in crate::execution) fn heartbeat(
         &mut self,
         now: Now,
-        connection: ConnectionId,
-        sequence: u64,
+        (connection, sequence): (ConnectionId, u64),
+        arrived: Tick,
         sessions: &[(SessionId, ConnEpoch)],
     ) {
         let Some(leader) = self.known_leader else {
@@ -70,9 +70,14 @@ impl Execution {
         let sessions: Vec<_> = served.collect();
         let sequence = self.heartbeats.push(connection, sequence);
         if leader == self.config.member {
-            self.lead_touch(now.tick, leader, sequence, sessions);
+            self.lead_touch(now.tick, (leader, sequence), arrived, sessions);
         } else {
-            self.tell(leader, ExecutionMessage::Touch { sequence, sessions });
+            let touch = ExecutionMessage::Touch {
+                sequence,
+                arrived,
+                sessions,
+            };
+            self.tell(leader, touch);
         }
     }
 

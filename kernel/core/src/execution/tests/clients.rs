@@ -206,6 +206,7 @@ impl Cluster {
         let event = ClientEvent::Heartbeat {
             connection: ConnectionId(client.stream.0),
             sequence,
+            arrived: now.tick,
             sessions: vec![(client.session, client.epoch)],
         };
         self.member(client.member)

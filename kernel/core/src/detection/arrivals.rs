@@ -1,6 +1,4 @@
-//! What a leader keeps of a session's arrivals: 70 bytes, whatever its age.
-
-use folkmoot_sdk::detector::Arrivals;
+//! What a leader keeps of how a session's touches arrive: some 130 bytes, whatever its age.
 
 /// Intervals after which older ones count less: at one in two seconds, the last 17 minutes weigh
 /// most.
@@ -10,21 +8,44 @@ const MEMORY: u32 = 500;
 const BUCKETS: usize = 32;
 /// Where the second bucket begins, in milliseconds.
 const FIRST_MS: f64 = 1.0;
+/// Last intervals that are kept as they were.
+const LAST: usize = 4;
 
-/// The figures of one session, updated with each touch.
+/// The intervals between the touches of a session: the figures that a failure detector is shown.
+/// Older ones count less.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Intervals that the others rest on.
+    pub n: u32,
+    /// Their mean, in milliseconds.
+    pub mean_ms: f64,
+    /// Their standard deviation, in milliseconds.
+    pub sd_ms: f64,
+    /// 99 of 100 were no longer, in milliseconds; to √2 of the excess over the mean.
+    pub p99_ms: f64,
+}
+
+/// The intervals of one session, each taken in once and not kept.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     n: u32,
     mean_ms: f64,
     variance: f64,
     excess: [u16; BUCKETS],
     counted: u32,
     p99_excess_ms: f64,
+    /// The last ones, each at its number modulo their count.
+    last: [f64; LAST],
+    added: usize,
 }
 
 impl History {
-    /// One interval more.
-    pub(crate) fn add(&mut self, interval_ms: f64) {
+    /// One interval more, in milliseconds: finite, and not below 0.
+    pub fn add(&mut self, interval_ms: f64) {
+        if let Some(place) = self.last.get_mut(self.added % LAST) {
+            *place = interval_ms;
+        }
+        self.added += 1;
         self.n = (self.n + 1).min(MEMORY);
         let weight = 1.0 / f64::from(self.n);
         let off = interval_ms - self.mean_ms;
@@ -47,9 +68,17 @@ impl History {
         self.p99_excess_ms = self.find_p99_excess_ms();
     }
 
-    /// What a policy is shown.
-    pub(crate) fn figures(&self) -> Arrivals {
-        Arrivals {
+    /// The last intervals, up to four, oldest first.
+    pub fn last_ms(&self) -> impl Iterator<Item = f64> {
+        let kept = self.added.min(LAST);
+        let from = self.added - kept;
+        (from..self.added).filter_map(|number| self.last.get(number % LAST).copied())
+    }
+
+    /// The figures of all of them.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures {
             n: self.n,
             mean_ms: self.mean_ms,
             sd_ms: self.variance.sqrt(),
@@ -113,5 +142,14 @@ mod tests {
         let figures = history.figures();
         assert!((figures.mean_ms - 1_000.0).abs() < 2.0, "{figures:?}");
         assert!(figures.p99_ms < 1_010.0, "{figures:?}");
+    }
+    #[test]
+    fn the_last_intervals_are_kept_in_their_order() {
+        let mut history = History::default();
+        assert_eq!(history.last_ms().count(), 0);
+        (1..=3).for_each(|interval| history.add(f64::from(interval)));
+        assert_eq!(history.last_ms().collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        (4..=9).for_each(|interval| history.add(f64::from(interval)));
+        assert_eq!(history.last_ms().collect::<Vec<_>>(), [6.0, 7.0, 8.0, 9.0]);
     }
 }
