@@ -81,6 +81,7 @@ fn path_of(operation: &Operation) -> Option<&str> {
         | Operation::RemoveComponent { .. }
         | Operation::Group { .. }
         | Operation::Map { .. }
+        | Operation::ChooseDetector { .. }
         | Operation::UploadChunk { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
@@ -105,6 +106,10 @@ fn bytes_of(operation: &Operation) -> usize {
             operation,
         } => group.len() + member.len() + operation.text_bytes(),
         Operation::Map { group, operation } => group.len() + operation.text_bytes(),
+        Operation::ChooseDetector { group, choice } => {
+            let choice = choice.as_ref();
+            group.len() + choice.map_or(0, |choice| choice.configuration.len())
+        }
         Operation::Multi { operations } => operations
             .iter()
             .map(|operation| match operation {

@@ -132,6 +132,18 @@ mutations! {
     PromoteUnready = "R40",
     /// A permit is given without regard to others.
     PermitForgotten = "R42",
+    /// What a failure detector says of a session counts though the session was heard of since.
+    VerdictOfOldTouch = "R43",
+    /// What a failure detector says of a session counts though the session was attached anew since.
+    VerdictOfOldAttachment = "R43",
+    /// What a failure detector says to a leader counts for the next one.
+    VerdictOfOldTerm = "R43",
+    /// What a failure detector says counts, however old it is.
+    StaleVerdict = "R43",
+    /// A failure detector holds a session for as long as it likes.
+    HoldPastCeiling = "R43",
+    /// Any number of sessions expires at once.
+    NoBrake = "R43",
     /// Contact with a quorum counts from the time its answer is handled.
     ContactFromReceipt = "R8",
     /// A vote leaves before it is durable.

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use folkmoot_core::detection::History;
-pub use folkmoot_core::detection::{CEILING_TIMEOUTS, LOOK_MS};
+pub use folkmoot_core::detection::{BRAKE_TIMEOUTS, CEILING_TIMEOUTS, LOOK_MS};
+use folkmoot_core::detection::{Brake, History};
 use folkmoot_sdk::detector::{
     Arrivals, Assessment, Connection, FailureDetector, Observer, Sample, State, Subject, Verdict,
     Zone,
@@ -12,13 +12,6 @@ use folkmoot_sdk::detector::{
 
 use crate::trace::{Session, Touch, Trace};
 
-/// The timeouts after which one expires even if many do at once.
-pub const BRAKE_TIMEOUTS: u64 = 5;
-/// The share of all sessions that may expire in [`BRAKE_WINDOW_MS`] before the brake holds others.
-const BRAKE_SHARE: f64 = 0.2;
-const BRAKE_WINDOW_MS: u64 = 10_000;
-/// So many may always expire in it.
-const BRAKE_LEAST: usize = 5;
 /// A quorum round of the leader takes this long.
 const ROUND_MS: u64 = 50;
 /// What expired is counted in its zone for this long.
@@ -105,7 +98,8 @@ struct Leader<'a> {
     known: Vec<Known>,
     opened: usize,
     elected_ms: u64,
-    /// When sessions expired, for the brake, and in which zone.
+    brake: Brake,
+    /// When sessions expired, and in which zone.
     expiries: VecDeque<(u64, u32)>,
     assessment: Assessment,
 }
@@ -118,6 +112,7 @@ impl<'a> Leader<'a> {
             known: Vec::new(),
             opened: 0,
             elected_ms: 0,
+            brake: Brake::default(),
             expiries: VecDeque::new(),
             assessment: Assessment::default(),
         }
@@ -232,15 +227,12 @@ impl<'a> Leader<'a> {
             if known.is_held {
                 continue;
             }
-            let of_late = self
-                .expiries
-                .iter()
-                .filter(|(at, _)| at + BRAKE_WINDOW_MS > at_ms);
-            let most = ((population as f64 * BRAKE_SHARE) as usize).max(BRAKE_LEAST);
-            if of_late.count() >= most && silent_ms < BRAKE_TIMEOUTS * timeout_ms {
+            let is_braked = self.brake.is_on(at_ms, population as u64);
+            if is_braked && silent_ms < BRAKE_TIMEOUTS * timeout_ms {
                 known.was_braked = true;
                 continue;
             }
+            self.brake.expired(at_ms);
             self.expiries.push_back((at_ms, zone_of(self.trace, index)));
             known.is_open = false;
             watcher.expired(Expiry {

@@ -5,7 +5,7 @@
 //! completions and events of a session travel on its stream, in order (rule R28).
 
 use crate::group::GroupOperation;
-use crate::partition::{MapDetail, MapOperation, MapUpdate};
+use crate::partition::{MapDetail, MapOperation, MapUpdate, PolicyChoice};
 use crate::reply::Reply;
 use crate::{
     ClusterId, ConnEpoch, Digest, LogIndex, MemberId, ReadId, RequestId, SessionId, SessionSecret,
@@ -332,6 +332,15 @@ pub enum Operation {
         group: String,
         /// What.
         operation: MapOperation,
+    },
+    /// Has a failure detector serve a group, in place of the one that does.
+    ChooseDetector {
+        /// The group, whether it is there yet or not; empty for the default, which serves the
+        /// sessions that are in no group and the groups without a choice of their own.
+        group: String,
+        /// Which one, an installed component of the world `failure-detector`. None: no choice of
+        /// the group's own any more; by default, plain timeouts.
+        choice: Option<PolicyChoice>,
     },
 }
 

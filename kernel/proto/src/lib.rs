@@ -22,6 +22,7 @@ pub mod batch;
 pub mod bootstrap;
 pub mod client;
 pub mod codec;
+pub mod detector;
 pub mod effect;
 pub mod entry;
 pub mod frame;

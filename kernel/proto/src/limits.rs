@@ -67,6 +67,8 @@ pub const MAP_REPLICAS_MAX: usize = 7;
 pub const MOVES_IN_FLIGHT_MAX: u32 = 4096;
 /// Bytes of what a policy's `configure` gets.
 pub const POLICY_CONFIG_BYTES_MAX: usize = 16 * 1024;
+/// Failure detectors that are chosen, the default among them.
+pub const DETECTORS_MAX: usize = 64;
 /// Permits of a map that hold at once.
 pub const MAP_PERMITS_MAX: usize = 64;
 /// Members of one permit.

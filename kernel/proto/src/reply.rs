@@ -69,6 +69,8 @@ pub enum Outcome {
         /// How much of it was of the present move, token and incarnation; the rest did nothing.
         current: u32,
     },
+    /// The failure detector serves the group from here on, or no longer.
+    DetectorChosen,
 }
 
 /// The outcome of one operation of a `multi`.
@@ -210,7 +212,7 @@ pub enum Refusal {
     /// The component is needed.
     #[error("{by} has the component: remove that, or give it another component")]
     ComponentInUse {
-        /// What has it: a mount or a map.
+        /// What has it: a mount, a map or the failure detector of a group.
         by: String,
     },
     /// A group's or a member's name, or what a member says of itself, can not be taken.
@@ -449,6 +451,7 @@ crate::compact_enum!(Outcome {
     20 = Planned(plan),
     21 = Permitted { permit, until },
     22 = Reported { current },
+    24 = DetectorChosen,
 });
 
 crate::compact_enum!(SubOutcome {

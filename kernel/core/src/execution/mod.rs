@@ -18,13 +18,13 @@ mod tests;
 pub mod view;
 mod watch;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use folkmoot_proto::client::{ClientFrame, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
-use self::leader::Leader;
+use self::leader::{Asked, Leader};
 use self::member::{Hashes, Heartbeats, Listings, MapWatches, Reads, Streams};
 use self::request::{REQUEST_BYTES_MAX, request_bytes};
 use crate::plugin::{Discard, PluginRuntime};
@@ -35,7 +35,6 @@ pub use action::{
     ClientEvent, ConnectionId, ConsensusEvent, ExecutionAction, ExecutionConfig, ExecutionStatus,
     Progress, StreamId,
 };
-pub use leader::{FailureDetector, PlainTimeouts};
 use watch::HeldTooMuch;
 pub use watch::Watches;
 
@@ -49,7 +48,6 @@ pub struct Execution {
     config: ExecutionConfig,
     /// None while a transaction or a guest owns it.
     speculative: Option<Box<Speculative>>,
-    detector: Box<dyn FailureDetector>,
     leader: Option<Leader>,
     /// The leader that this member follows, itself included.
     known_leader: Option<MemberId>,
@@ -70,6 +68,8 @@ pub struct Execution {
     contexts: u64,
     /// Counts questions to policies.
     policy_calls: u64,
+    /// Questions to failure detectors that are under way.
+    asked: BTreeMap<PolicyCallId, Asked>,
     /// When the member's own timers are looked at.
     next_round: Tick,
     last_tick: Tick,
@@ -88,7 +88,6 @@ impl Execution {
         let mut execution = Self {
             config,
             speculative: Some(Box::new(Speculative::new(state))),
-            detector: Box::new(PlainTimeouts),
             leader: None,
             known_leader: None,
             streams: Streams::default(),
@@ -103,6 +102,7 @@ impl Execution {
             joined_bytes: 0,
             contexts: 0,
             policy_calls: 0,
+            asked: BTreeMap::new(),
             next_round: now.tick,
             last_tick: now.tick,
             stopped: false,
@@ -113,11 +113,6 @@ impl Execution {
             execution.compile(digest);
         }
         execution
-    }
-
-    /// Puts another failure detector in place of the plain timeouts.
-    pub fn set_failure_detector(&mut self, detector: Box<dyn FailureDetector>) {
-        self.detector = detector;
     }
 
     /// Takes the place of `former`, whose state a snapshot has replaced, in the same run: knows the
@@ -205,7 +200,9 @@ impl Execution {
     /// Answers an `AskPolicy`. An answer that nobody waits for any more does nothing.
     pub fn handle_policy(&mut self, now: Now, id: PolicyCallId, answer: PolicyAnswer) {
         self.look(now);
-        self.planned(id, answer);
+        if !self.assessed(now, id, &answer) {
+            self.planned(id, answer);
+        }
     }
 
     /// A component that was to be compiled can be called from here on: what waits for it goes on.

@@ -37,6 +37,10 @@ fn operation_bytes(operation: &Operation) -> usize {
             operation,
         } => group.len() + member.len() + operation.text_bytes(),
         Operation::Map { group, operation } => group.len() + operation.text_bytes(),
+        Operation::ChooseDetector { group, choice } => {
+            let choice = choice.as_ref();
+            group.len() + choice.map_or(0, |choice| choice.configuration.len())
+        }
         Operation::Sync
         | Operation::CancelWait { .. }
         | Operation::CloseSession

@@ -1,10 +1,11 @@
 //! The kernel's own nodes under `/folkmoot`, which every client can read and watch and only the
 //! kernel writes: members, limits, mounts and plugins, each as JSON. They are made from the typed
 //! records in the same transaction, so they are replicated and hashed as any node. Those of groups
-//! are written by ordinary effects.
+//! and of failure detectors are written by ordinary effects.
 
 use folkmoot_proto::bootstrap::Bootstrap;
 use folkmoot_proto::client::ChangeKind;
+use folkmoot_proto::detector::DETECTORS;
 use folkmoot_proto::group::GROUPS;
 use folkmoot_proto::{Digest, MountId, WallTime, Zxid, split_last};
 
@@ -46,10 +47,11 @@ pub fn is_reserved(path: &str) -> bool {
 }
 
 /// Whether the node is made from a record, and so by no effect of its own: all of the kernel's, save
-/// those of groups.
+/// those of groups and the choices of failure detectors.
 #[must_use]
 pub(super) fn is_of_records(path: &str) -> bool {
-    is_reserved(path) && (path == GROUPS || !is_within(path, GROUPS))
+    let is_of_groups = path != GROUPS && is_within(path, GROUPS);
+    is_reserved(path) && !is_of_groups && !is_within(path, DETECTORS)
 }
 
 /// Makes the tree that a cluster begins with, as of zxid 0.

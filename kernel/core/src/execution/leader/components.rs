@@ -9,6 +9,7 @@ use folkmoot_proto::limits::{
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, Now, RequestId, SessionId, Ticket};
 
+use super::detection;
 use super::draft::{Draft, KERNEL_MOUNT};
 use super::operations::{check_count, check_limit};
 use crate::execution::{Execution, ExecutionAction};
@@ -134,7 +135,7 @@ pub(super) fn begin_install(
     Ok(Outcome::Waiting(ticket))
 }
 
-/// Removes a component that no mount and no map has (rule R31).
+/// Removes a component that no mount, no map and no choice of a failure detector has (rule R31).
 pub(super) fn remove(draft: &mut Draft, digest: Digest) -> Result<Outcome, Refusal> {
     if draft.view().component(digest).is_none() {
         return Err(Refusal::UnknownComponent {
@@ -160,6 +161,7 @@ fn user_of(view: &impl View, digest: Digest) -> Option<String> {
     mount
         .map(|mount| format!("the mount at {}", mount.path))
         .or_else(|| map.map(|map| format!("the partition map of {}", map.group)))
+        .or_else(|| detection::user_of(view, digest))
 }
 
 /// Whether a component is installed and a policy of that world.

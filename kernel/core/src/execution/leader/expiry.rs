@@ -1,4 +1,4 @@
-//! What the kernel ends by itself: sessions that were not heard of (rule R16), and waits whose
+//! What the kernel ends by itself: sessions that were not heard of (rules R16, R43), and waits whose
 //! deadline has passed (rule R11).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,37 +9,29 @@ use folkmoot_proto::{ConnEpoch, LogTime, MemberId, Now, SessionId, Tick};
 
 use super::sessions::end_session;
 use super::touches::Touch;
+use crate::detection::{BRAKE_TIMEOUTS, CEILING_TIMEOUTS};
 use crate::execution::Execution;
 use crate::mutation::{self, Mutation};
 use crate::state::View;
 
 /// Sessions that are expired in one step, each in a transaction of its own.
 const EXPIRIES_PER_STEP: usize = 64;
-/// Between two looks at a session that the detector holds, in milliseconds.
+/// Sessions that are looked at in one step: those that are held are not to hold others.
+const DUE_PER_STEP: usize = 4096;
+/// Between two looks at a session whose expiry is put off, in milliseconds.
 const HELD_MS: u64 = 100;
-/// The timeouts after which a silent session expires whatever the detector says (rule R43).
-const CEILING_TIMEOUTS: u64 = 3;
 /// Waits that are ended in one transaction.
 const DUE_WAITS_PER_TXN: usize = 256;
 
-/// Decides which sessions may be expired. It is asked only about those whose timeout since their
-/// last accepted touch, or since the first apply of this term, is over on a clock that leaves out
-/// the stalls of the leader's own process: it can hold a session longer, up to three timeouts, never
-/// expire it sooner.
-pub trait FailureDetector: core::fmt::Debug + Send {
-    /// Whether the session is to be expired now, being silent for `silent_ms` with a timeout of
-    /// `timeout_ms`.
-    fn is_dead(&mut self, session: SessionId, silent_ms: u64, timeout_ms: u32) -> bool;
-}
-
-/// The built-in detector: the timeout alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PlainTimeouts;
-
-impl FailureDetector for PlainTimeouts {
-    fn is_dead(&mut self, _session: SessionId, silent_ms: u64, timeout_ms: u32) -> bool {
-        silent_ms >= u64::from(timeout_ms)
-    }
+/// What becomes of a session whose deadline is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sentence {
+    /// It expires.
+    Expire,
+    /// Its expiry is put off, until then on the leader's active clock.
+    Wait(Tick),
+    /// Enough have expired in this moment.
+    Later,
 }
 
 /// When sessions may be expired at the earliest, on the leader's active clock.
@@ -117,6 +109,7 @@ impl Execution {
         if let Some(leader) = &mut self.leader {
             let active = leader.active.look(now);
             leader.deadlines.arm(session, active, timeout_ms);
+            leader.detection.met(session, active, timeout_ms);
         }
     }
 
@@ -160,41 +153,95 @@ impl Execution {
             let timeout_ms = session.timeout_ms;
             if let Some(leader) = &mut self.leader {
                 leader.deadlines.arm(id, touch.at, timeout_ms);
-                let from = (touch.from, touch.arrived);
-                leader.subjects.touched(id, from, timeout_ms);
+                let (from, at) = ((touch.from, touch.arrived), touch.at);
+                leader.detection.touched(id, from, at, timeout_ms);
             }
             accepted.push(id);
         }
         self.tell_touched(touch.from, touch.sequence, accepted);
     }
 
-    /// Expires sessions that were not heard of. A touch that waits for its round, or an attachment
-    /// that waits to be executed, came earlier and holds the expiry. One that came earlier and was
-    /// not taken in, as when another thread of this process stood still, holds it as well: a quorum
-    /// round that began after the deadline has passed every thread that it would have passed.
+    /// Expires sessions that were not heard of.
     pub(super) fn run_expiries(&mut self, now: Now) {
-        for session in self.dead_sessions(now) {
-            if !self.may_execute() {
+        let mut expired = 0;
+        for (session, heard_at) in self.silent_sessions(now) {
+            if expired == EXPIRIES_PER_STEP || !self.may_execute() {
                 return;
             }
-            if let Some(leader) = &mut self.leader {
-                leader.deadlines.remove(session);
-            }
             let timeout_ms = self.speculative().session(session).map(|of| of.timeout_ms);
-            let Some(timeout_ms) = timeout_ms else {
-                continue;
+            let sentence = self.sentence(now, session, heard_at, timeout_ms);
+            let Some(leader) = &mut self.leader else {
+                return;
             };
-            if self
-                .kernel_txn(now, |draft| end_session(draft, session, true))
-                .is_none()
-            {
-                // It always fits (rule R32); if it ever did not, it is tried again later.
-                self.arm_deadline(now.tick, session, timeout_ms);
+            match sentence {
+                Sentence::Later => return,
+                Sentence::Wait(until) => leader.deadlines.hold(session, until),
+                Sentence::Expire => {
+                    leader.deadlines.remove(session);
+                    expired += usize::from(self.expire(now, session, timeout_ms));
+                }
             }
         }
     }
 
-    fn dead_sessions(&mut self, now: Now) -> Vec<SessionId> {
+    /// Ends a session that is silent, if it is there; answers whether it is over.
+    fn expire(&mut self, now: Now, session: SessionId, timeout_ms: Option<u32>) -> bool {
+        let Some(timeout_ms) = timeout_ms else {
+            return false;
+        };
+        let ended = self.kernel_txn(now, |draft| end_session(draft, session, true));
+        if ended.is_none() {
+            // It always fits (rule R32); if it ever did not, it is tried again later.
+            self.arm_deadline(now.tick, session, timeout_ms);
+            return false;
+        }
+        if let Some(leader) = &mut self.leader {
+            let active = leader.active.look(now.tick);
+            leader.detection.expired(session, active);
+        }
+        true
+    }
+
+    /// What becomes of a session whose deadline is over (rule R43): its timeout is over, so that it
+    /// expires unless its failure detectors object, which they can up to the ceiling; or unless so
+    /// many expire at once that the observer is to be doubted.
+    fn sentence(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        heard_at: Tick,
+        timeout_ms: Option<u32>,
+    ) -> Sentence {
+        let population = self.speculative().counters().sessions;
+        let Some((leader, timeout_ms)) = self.leader.as_mut().zip(timeout_ms) else {
+            // It is closed already.
+            return Sentence::Expire;
+        };
+        let active = leader.active.look(now.tick);
+        let after = |timeouts: u64| heard_at.plus_millis(timeouts * u64::from(timeout_ms));
+        let may_be_held =
+            active < after(CEILING_TIMEOUTS) || mutation::is_on(Mutation::HoldPastCeiling);
+        if may_be_held && leader.detection.is_held(session, now.tick, active) {
+            return Sentence::Wait(active.plus_millis(HELD_MS));
+        }
+        let now_ms = active.0 / 1000;
+        let brake = leader.detection.brake();
+        let braked = active < after(BRAKE_TIMEOUTS)
+            && brake.is_on(now_ms, population)
+            && !mutation::is_on(Mutation::NoBrake);
+        match braked {
+            true => Sentence::Wait(active.plus_millis(HELD_MS)),
+            false if brake.has_turn(now_ms) => Sentence::Expire,
+            false => Sentence::Later,
+        }
+    }
+
+    /// Sessions whose deadline is over, and when they were heard of, earliest deadline first. A touch
+    /// that waits for its round, or an attachment that waits to be executed, came earlier and holds
+    /// the expiry. One that came earlier and was not taken in, as when another thread of this process
+    /// stood still, holds it as well: a quorum round that began after the deadline has passed every
+    /// thread that it would have passed.
+    fn silent_sessions(&mut self, now: Now) -> Vec<(SessionId, Tick)> {
         let may_execute = self.may_execute();
         let Some(leader) = &mut self.leader else {
             return Vec::new();
@@ -203,35 +250,15 @@ impl Execution {
         if !may_execute {
             return Vec::new();
         }
-        let mut silent = Vec::new();
         let confirmed = match mutation::is_on(Mutation::ExpireUnconfirmed) {
             true => active,
             false => leader.touches.confirmed(),
         };
-        for (session, heard_at) in leader.deadlines.due(confirmed) {
-            if silent.len() == EXPIRIES_PER_STEP {
-                break;
-            }
-            let came_earlier =
-                leader.touches.is_pending(session) || leader.attaching.contains_key(&session);
-            if !came_earlier {
-                silent.push((session, active.millis_since(heard_at)));
-            }
-        }
-        let mut dead = Vec::new();
-        for (id, silent_ms) in silent {
-            let timeout_ms = self.speculative().session(id).map(|of| of.timeout_ms);
-            let is_dead = |timeout_ms| {
-                silent_ms >= CEILING_TIMEOUTS * u64::from(timeout_ms)
-                    || self.detector.is_dead(id, silent_ms, timeout_ms)
-            };
-            if timeout_ms.is_none_or(is_dead) {
-                dead.push(id);
-            } else if let Some(leader) = &mut self.leader {
-                leader.deadlines.hold(id, active.plus_millis(HELD_MS));
-            }
-        }
-        dead
+        let came_earlier = |session: &SessionId| {
+            leader.touches.is_pending(*session) || leader.attaching.contains_key(session)
+        };
+        let due = leader.deadlines.due(confirmed).take(DUE_PER_STEP);
+        due.filter(|(session, _)| !came_earlier(session)).collect()
     }
 
     /// Ends waits whose deadline has passed at the time of the transaction that ends them.

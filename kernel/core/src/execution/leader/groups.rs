@@ -78,6 +78,27 @@ pub(super) fn live_node_removed(
     of.put_record(draft, &record)
 }
 
+/// Says of a member that lives with this session whether it is suspected (rule R41). One that lives
+/// with another, or of which that is said already, stays as it is.
+pub(super) fn set_suspect(
+    draft: &mut Draft,
+    (group, member): (&str, &str),
+    session: SessionId,
+    suspect: bool,
+    why: &str,
+) -> Result<(), Refusal> {
+    let of = Member::new(group, member);
+    let Some(mut record) = of.record(draft) else {
+        return Ok(());
+    };
+    if record.session != Some(session) || record.suspect == suspect {
+        return Ok(());
+    }
+    record.suspect = suspect;
+    record.tell(why, draft.stamp().wall_time);
+    of.put_record(draft, &record)
+}
+
 /// One member of one group.
 struct Member<'a> {
     group: &'a str,
@@ -290,7 +311,12 @@ pub(super) fn make_group(draft: &mut Draft, group: &str) -> Result<(), Refusal> 
     Ok(())
 }
 
-fn check_children(what: &str, draft: &Draft, path: &str, max: usize) -> Result<(), Refusal> {
+pub(super) fn check_children(
+    what: &str,
+    draft: &Draft,
+    path: &str,
+    max: usize,
+) -> Result<(), Refusal> {
     let children = draft
         .view()
         .node(path)
@@ -298,11 +324,11 @@ fn check_children(what: &str, draft: &Draft, path: &str, max: usize) -> Result<(
     check_limit(what, children + 1, max as u64)
 }
 
-fn bad_member(reason: String) -> Refusal {
+pub(super) fn bad_member(reason: String) -> Refusal {
     Refusal::BadMember { reason }
 }
 
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     match serde_json::to_vec(value) {
         Ok(bytes) => bytes,
         Err(error) => panic!("plain values have JSON: {error}"),
@@ -310,7 +336,7 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 /// Sets a node's value, or creates it with that owner.
-fn put(
+pub(super) fn put(
     draft: &mut Draft,
     path: &str,
     data: Vec<u8>,

@@ -5,6 +5,7 @@ mod admission;
 mod batch;
 mod calls;
 mod components;
+mod detection;
 pub(in crate::execution) mod draft;
 mod events;
 mod expiry;
@@ -15,7 +16,6 @@ mod office;
 pub(in crate::execution) mod operations;
 mod partitions;
 mod sessions;
-mod subjects;
 mod touches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,14 +28,14 @@ use folkmoot_proto::{
 };
 
 use self::batch::Batches;
+use self::detection::Detection;
 use self::expiry::Deadlines;
 use self::health::MountHealth;
 use self::partitions::Maps;
-use self::subjects::Subjects;
 use self::touches::Touches;
 use super::clock::{ActiveClock, LogClock};
 
-pub use self::expiry::{FailureDetector, PlainTimeouts};
+pub(in crate::execution) use self::detection::Asked;
 
 /// What a leader knows beside the replicated state. It is made when this member is elected, and
 /// thrown away when it is deposed.
@@ -77,8 +77,8 @@ pub(in crate::execution) struct Leader {
     round_revoked: Zxid,
     /// When sessions may be expired.
     deadlines: Deadlines,
-    /// How their touches arrive.
-    subjects: Subjects,
+    /// How silent they are, and what failure detectors say of it.
+    detection: Detection,
     /// How mounts behave.
     health: MountHealth,
     /// The controllers of partition maps.
@@ -150,7 +150,7 @@ impl Leader {
             touches: Touches::starting(now),
             round_revoked: Zxid::ZERO,
             deadlines: Deadlines::default(),
-            subjects: Subjects::default(),
+            detection: Detection::default(),
             health: MountHealth::default(),
             maps: Maps::default(),
             last_event: MountId::ZERO,

@@ -6,6 +6,7 @@ use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{RequestId, SessionId, Ticket};
 
 use super::components;
+use super::detection;
 use super::draft::Draft;
 use super::groups;
 use super::operations::{self, check_count, parse};
@@ -66,6 +67,9 @@ pub(super) fn execute(
         } => groups::execute(draft, session, (&group, &member), operation),
         Operation::Map { group, operation } => {
             partitions::execute(draft, (session, request), &group, operation)
+        }
+        Operation::ChooseDetector { group, choice } => {
+            detection::choose(draft, &group, choice.as_ref())
         }
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")

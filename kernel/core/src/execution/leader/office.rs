@@ -11,7 +11,7 @@ use crate::execution::clock::{LogClock, PULSE_MS};
 use crate::execution::{Execution, ExecutionAction, Progress};
 use crate::mutation::{self, Mutation};
 use crate::plugin::PluginRuntime;
-use crate::state::{AppliedTxn, Notice, View};
+use crate::state::{AppliedTxn, View};
 
 impl Leader {
     /// Looks at the monotonic clock, so that only what this process slept through counts as a
@@ -40,6 +40,7 @@ impl Execution {
         self.run_due_waits(now);
         self.run_timers(now);
         self.run_due_uploads(now);
+        self.run_detectors(now);
         self.run_expiries(now);
         self.run_maps(now);
         self.run_calls_and_queue(now, plugins);
@@ -104,10 +105,8 @@ impl Execution {
                 leader.unapplied.remove(&origin.session);
             }
         }
-        for notice in txns.iter().flat_map(|txn| &txn.notices) {
-            if let Notice::SessionClosed { session, .. } = *notice {
-                leader.subjects.remove(session);
-            }
+        if let Some(speculative) = &self.speculative {
+            leader.detection.applied(speculative.base(), txns);
         }
         if is_overlay_empty {
             leader.turned_away.clear();
@@ -201,6 +200,7 @@ impl Execution {
         leader.to_rewind.append(&mut leader.turned_away);
         leader.examining.clear();
         leader.attempts.clear();
+        leader.detection.overlay_dropped();
         leader.told_gap.clear();
         self.drop_overlay();
         self.go_on(self.last_tick, applied);

@@ -4,7 +4,9 @@ use folkmoot_proto::client::{
     ClientFrame, ControlReply, Guard, NodeKind, Operation, Request, ServerFrame, Watch,
 };
 use folkmoot_proto::reply::{Outcome, Reply};
-use folkmoot_proto::{ConnEpoch, Digest, MemberId, RequestId, SessionId, SessionSecret, Zxid};
+use folkmoot_proto::{
+    ConnEpoch, Digest, MemberId, RequestId, SessionId, SessionSecret, Tick, Zxid,
+};
 
 use super::cluster::Cluster;
 use crate::execution::{ClientEvent, ConnectionId, StreamId};
@@ -51,9 +53,13 @@ impl Cluster {
 
     /// Opens a session of 10 s at a member.
     pub(super) fn open(&mut self, at: MemberId) -> Client {
+        self.open_for(at, 10_000)
+    }
+
+    /// Opens a session of that timeout at a member.
+    pub(super) fn open_for(&mut self, at: MemberId, timeout_ms: u32) -> Client {
         let secret = self.new_secret();
         let stream = self.new_stream();
-        let timeout_ms = 10_000;
         self.frame(at, stream, ClientFrame::Open { secret, timeout_ms });
         self.run();
         self.attached(at, stream, secret)
@@ -200,13 +206,18 @@ impl Cluster {
         core::mem::take(self.frames.entry(stream).or_default()).into()
     }
 
-    /// A client's heartbeat; answers whether it was acknowledged for its session.
+    /// A client's heartbeat.
     pub(super) fn heartbeat(&mut self, client: &Client, sequence: u64) {
+        self.late_heartbeat(client, sequence, self.now);
+    }
+
+    /// A client's heartbeat that its member takes in now, and that came to it before.
+    pub(super) fn late_heartbeat(&mut self, client: &Client, sequence: u64, arrived: Tick) {
         let now = self.now();
         let event = ClientEvent::Heartbeat {
             connection: ConnectionId(client.stream.0),
             sequence,
-            arrived: now.tick,
+            arrived,
             sessions: vec![(client.session, client.epoch)],
         };
         self.member(client.member)

@@ -341,6 +341,8 @@ impl Cluster {
                     Err("it is bad".to_owned())
                 } else if name.starts_with("rebalancer") {
                     Ok("{\"world\":\"rebalancer\"}".to_owned())
+                } else if name.starts_with("failure-detector") {
+                    Ok("{\"world\":\"failure-detector\"}".to_owned())
                 } else {
                     Ok(format!("{{\"state_version\":{version}}}"))
                 };

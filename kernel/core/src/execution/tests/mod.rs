@@ -17,5 +17,6 @@ mod r15_attachments;
 mod r16_expiry_under_load;
 mod r20_r32_reads_components;
 mod r28_streams;
+mod r43_detectors;
 mod random;
 mod upgrades;

@@ -1,25 +1,15 @@
-//! Rules R12 and R16 under load: whatever the others write, sessions expire and mounts hear of it;
-//! and R43: a detector that holds sessions holds no others.
+//! Rules R12 and R16 under load: whatever the others write, sessions expire and mounts hear of it.
 
-use folkmoot_proto::client::{ClientFrame, Operation, ServerFrame};
+use folkmoot_proto::RequestId;
+use folkmoot_proto::client::{Operation, ServerFrame};
 use folkmoot_proto::reply::Outcome;
-use folkmoot_proto::{RequestId, SessionId};
 
-use super::clients::{Client, create, create_ephemeral, invoke};
+use super::clients::{Client, create, invoke};
 use super::cluster::{Cluster, Proposals, member};
-use crate::execution::FailureDetector;
 use crate::state::View;
 
 /// Requests that a writer has under way: three of them fill the leader's queue many times over.
 const WINDOW: u64 = 100;
-
-fn open_for(cluster: &mut Cluster, timeout_ms: u32) -> Client {
-    let secret = cluster.new_secret();
-    let stream = cluster.new_stream();
-    cluster.frame(member(1), stream, ClientFrame::Open { secret, timeout_ms });
-    cluster.run();
-    cluster.attached(member(1), stream, secret)
-}
 
 /// Keeps the writer's window full, and its session alive.
 fn write_on(cluster: &mut Cluster, writer: &mut Client) {
@@ -46,7 +36,7 @@ pub(super) fn r16_a_session_expires_and_its_mount_hears_of_it_under_saturating_w
     let mut admin = cluster.open(member(1));
     cluster.install_and_mount(&mut admin, "lock", "/l");
     cluster.call(&mut admin, create("/w")).expect("created");
-    let mut holder = open_for(&mut cluster, 1_000);
+    let mut holder = cluster.open_for(member(1), 1_000);
     let mut waiter = cluster.open(member(1));
     cluster
         .call(&mut holder, invoke("/l", "acquire"))
@@ -71,38 +61,6 @@ pub(super) fn r16_a_session_expires_and_its_mount_hears_of_it_under_saturating_w
     assert!(cluster.state(member(1)).session(holder.session).is_none());
     assert!(completed, "the waiter was not granted the lock");
     assert!(writers.iter().all(|writer| writer.acked > RequestId(1000)));
-}
-
-/// Holds all sessions but one.
-#[derive(Debug)]
-struct HoldAllBut(SessionId);
-
-impl FailureDetector for HoldAllBut {
-    fn is_dead(&mut self, session: SessionId, _silent_ms: u64, _timeout_ms: u32) -> bool {
-        session == self.0
-    }
-}
-
-#[test]
-pub(super) fn r43_held_sessions_hold_no_others_and_expire_at_the_ceiling() {
-    let mut cluster = Cluster::new(1);
-    let held: Vec<_> = (0..80).map(|_| open_for(&mut cluster, 1_000)).collect();
-    let mut silent = open_for(&mut cluster, 1_100);
-    cluster
-        .call(&mut silent, create_ephemeral("/e"))
-        .expect("created");
-    let detector = Box::new(HoldAllBut(silent.session));
-    cluster
-        .member(member(1))
-        .execution
-        .set_failure_detector(detector);
-    cluster.pass_ms(1_300);
-    assert!(cluster.state(member(1)).node("/e").is_none());
-    assert_eq!(cluster.state(member(1)).sessions().len(), held.len());
-    cluster.pass_ms(1_500);
-    assert_eq!(cluster.state(member(1)).sessions().len(), held.len());
-    cluster.pass_ms(500);
-    assert_eq!(cluster.state(member(1)).sessions().len(), 0);
 }
 
 /// Heartbeats may lie in the socket of a network thread that stands still.

@@ -1,0 +1,473 @@
+//! Failure detection: a policy judges the sessions' silence and can object to an expiry for a while;
+//! what expires when is decided in `expiry`, within bounds that no policy moves (rule R43).
+//!
+//! - `choices`: which detector serves which group.
+//! - `subjects`: what is kept of each session.
+//! - `tables`: what a detector sees and says.
+//! - `suspects`: what is told of it in the records of groups' members.
+//!
+//! What is here is the memory of one term, and nothing waits for an answer.
+
+mod choices;
+mod subjects;
+mod suspects;
+mod tables;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use folkmoot_proto::partition::PolicyChoice;
+use folkmoot_proto::{MemberId, Now, SessionId, Term, Tick, Zxid};
+
+pub(super) use self::choices::{choose, user_of};
+use self::subjects::{Said, Subject, Subjects};
+use self::tables::{Observer, Row, State, Verdict};
+use super::Leader;
+use crate::detection::{Brake, LOOK_MS};
+use crate::execution::Execution;
+use crate::mutation::{self, Mutation};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
+use crate::state::{AppliedTxn, Notice, View};
+
+/// How old a verdict may be that counts, in milliseconds from the question on (rule R43).
+const VERDICT_MS: u64 = 1_000;
+/// How long an answer is waited for before the same is asked again, in milliseconds: a policy may
+/// take 2 s, and waits for its turn.
+const ANSWER_MS: u64 = 10_000;
+/// Before a detector that is not compiled yet is asked again, in milliseconds.
+const NOT_READY_MS: u64 = 500;
+/// Before a detector that faulted is asked again, in milliseconds; it doubles with each further
+/// fault.
+const FAULT_MS_MIN: u64 = 200;
+/// The same, at most.
+const FAULT_MS_MAX: u64 = 10_000;
+/// A session is worth asking about once it is silent for this part of its timeout: its client sends
+/// a heartbeat in each fifth.
+const LOOK_SHARE: u64 = 4;
+/// Subjects for each millisecond between two looks, beyond [`LOOK_MS`]: tables of 100,000 take some
+/// 30 ms to make.
+const SUBJECTS_PER_MS: usize = 400;
+/// Sessions of which is read in one look where they belong, which takes some 5 µs each.
+const PLACES_PER_LOOK: usize = 2_000;
+/// What expired is counted in its zone for this long, in milliseconds.
+const GONE_MS: u64 = 60_000;
+/// Expired sessions that are counted.
+const GONE_MAX: usize = 100_000;
+
+/// What the leader keeps for failure detection.
+#[derive(Debug, Default)]
+pub(super) struct Detection {
+    subjects: Subjects,
+    /// The detectors that are chosen, by when they were.
+    detectors: BTreeMap<Zxid, Detector>,
+    /// Which of them serves which group; the default's is empty.
+    by_group: BTreeMap<String, Zxid>,
+    next_look: Tick,
+    /// No record of a member says that it is suspected, as far as this leader knows.
+    none_told: bool,
+    next_telling: Tick,
+    /// When sessions expired of late, on the active clock, and of which zone.
+    gone: VecDeque<(Tick, String)>,
+    brake: Brake,
+}
+
+/// A detector that is chosen.
+#[derive(Debug)]
+struct Detector {
+    choice: PolicyChoice,
+    /// When the question of its last answer was put.
+    answered: Option<Tick>,
+    /// It is not asked before.
+    ask_after: Tick,
+    /// It is asked then, whoever is silent.
+    look_at: Option<Tick>,
+    /// Faults in a row.
+    faults: u32,
+}
+
+/// A question to a failure detector that is under way. It outlives the office of the leader that put
+/// it: the same detector is not asked again before it has answered.
+#[derive(Debug)]
+pub(in crate::execution) struct Asked {
+    term: Term,
+    detector: Zxid,
+    /// On the monotonic clock.
+    at: Tick,
+    /// On the leader's active clock.
+    active: Tick,
+}
+
+impl Detection {
+    pub(super) fn met(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) {
+        self.subjects.met(session, heard_at, timeout_ms);
+    }
+
+    pub(super) fn touched(
+        &mut self,
+        session: SessionId,
+        arrived: (MemberId, Tick),
+        heard_at: Tick,
+        timeout_ms: u32,
+    ) {
+        let subjects = &mut self.subjects;
+        subjects.touched(session, arrived, heard_at, timeout_ms);
+    }
+
+    pub(super) fn brake(&mut self) -> &mut Brake {
+        &mut self.brake
+    }
+
+    /// What was executed may not come to be.
+    pub(super) fn overlay_dropped(&mut self) {
+        self.subjects.forget_places();
+    }
+
+    /// Transactions were applied.
+    pub(super) fn applied(&mut self, view: &impl View, txns: &[AppliedTxn]) {
+        for txn in txns {
+            for change in &txn.changes {
+                self.subjects.live_node_changed(view, &change.path);
+            }
+            for notice in &txn.notices {
+                if let Notice::SessionClosed { session, .. } = *notice {
+                    self.subjects.remove(session);
+                }
+            }
+        }
+    }
+
+    /// A session was expired.
+    pub(super) fn expired(&mut self, session: SessionId, active: Tick) {
+        self.brake.expired(active.0 / 1000);
+        let place = self.subjects.get(session).and_then(|of| of.place.as_ref());
+        if let Some(place) = place
+            && !place.zone.is_empty()
+        {
+            self.gone.push_back((active, place.zone.clone()));
+            if self.gone.len() > GONE_MAX {
+                self.gone.pop_front();
+            }
+        }
+    }
+
+    /// Whether one of its detectors objects to a session's expiry.
+    pub(super) fn is_held(&self, session: SessionId, now: Tick, active: Tick) -> bool {
+        let Some(subject) = self.subjects.get(session) else {
+            return false;
+        };
+        let objects = |detector: Zxid| {
+            let said = self.said(subject, detector, now);
+            said.is_some_and(|said| said.hold_until > active)
+        };
+        self.serving(subject).into_iter().any(objects)
+    }
+
+    /// The detectors that judge a session: those of its groups, or the default. None of a session of
+    /// which is not known yet where it belongs.
+    fn serving(&self, subject: &Subject) -> Vec<Zxid> {
+        let Some(place) = &subject.place else {
+            return Vec::new();
+        };
+        let groups = place.memberships.iter().map(|of| of.group.as_str());
+        let mut serving: Vec<Zxid> = groups.filter_map(|group| self.serves(group)).collect();
+        if place.memberships.is_empty() {
+            serving.extend(self.serves(""));
+        }
+        serving.sort_unstable();
+        serving.dedup();
+        serving
+    }
+
+    /// The detector of a group.
+    fn serves(&self, group: &str) -> Option<Zxid> {
+        let of_group = self.by_group.get(group);
+        of_group.or_else(|| self.by_group.get("")).copied()
+    }
+
+    /// What a detector last said of a session, if that counts now: it is about its last touch, of
+    /// the last answer, and not old.
+    fn said<'a>(&self, subject: &'a Subject, detector: Zxid, now: Tick) -> Option<&'a Said> {
+        let answered = self.detectors.get(&detector)?.answered?;
+        let said = subject.said.iter().find(|of| of.detector == detector)?;
+        let of_touch = said.touch == subject.touch || mutation::is_on(Mutation::VerdictOfOldTouch);
+        let counts = of_touch && said.asked_at == answered && is_fresh(answered, now);
+        counts.then_some(said)
+    }
+
+    /// Takes over which detectors are chosen.
+    fn adopt(&mut self, view: &impl View) {
+        let chosen = choices::chosen(view);
+        self.detectors
+            .retain(|zxid, _| chosen.iter().any(|(_, of)| of == zxid));
+        for (group, zxid) in &chosen {
+            if !self.detectors.contains_key(zxid)
+                && let Some(choice) = choices::choice(view, group)
+            {
+                let detector = Detector {
+                    choice,
+                    answered: None,
+                    ask_after: Tick::ZERO,
+                    look_at: None,
+                    faults: 0,
+                };
+                self.detectors.insert(*zxid, detector);
+            }
+        }
+        self.by_group = chosen.into_iter().collect();
+    }
+
+    /// Whom each detector judges, and whether one of them is worth asking about.
+    fn judged(&self, now: Tick, active: Tick) -> BTreeMap<Zxid, (Vec<SessionId>, bool)> {
+        let mut judged: BTreeMap<Zxid, (Vec<SessionId>, bool)> = BTreeMap::new();
+        for (zxid, detector) in &self.detectors {
+            let is_due = detector.look_at.is_some_and(|at| at <= now);
+            judged.insert(*zxid, (Vec::new(), is_due));
+        }
+        for (session, subject) in self.subjects.iter() {
+            let silent = subject.silent_ms(active) * LOOK_SHARE;
+            let is_late = silent >= u64::from(subject.timeout_ms);
+            for detector in self.serving(subject) {
+                if let Some((sessions, is_worth_it)) = judged.get_mut(&detector) {
+                    sessions.push(session);
+                    *is_worth_it |= is_late;
+                }
+            }
+        }
+        judged
+    }
+
+    fn state_of(&self, subject: &Subject, detector: Zxid, now: Tick, active: Tick) -> State {
+        let is_over = subject.silent_ms(active) >= u64::from(subject.timeout_ms);
+        match self.said(subject, detector, now) {
+            Some(said) if is_over && said.hold_until > active => State::Held,
+            Some(said) if said.suspect => State::Suspected,
+            _ => State::Fine,
+        }
+    }
+
+    /// Takes in what a detector said of the sessions that are pending in no touch.
+    fn take(
+        &mut self,
+        asked: &Asked,
+        verdicts: Vec<Verdict>,
+        is_pending: impl Fn(SessionId) -> bool,
+    ) {
+        let mut look_ms: Option<u64> = None;
+        for verdict in verdicts {
+            if verdict.look_ms > 0 {
+                look_ms = Some(look_ms.map_or(verdict.look_ms, |least| least.min(verdict.look_ms)));
+            }
+            let Some(subject) = self.subjects.get_mut(verdict.session) else {
+                continue;
+            };
+            subject.said.retain(|said| said.detector != asked.detector);
+            let of_touch = verdict.touch == subject.touch && !is_pending(verdict.session);
+            let counts = of_touch || mutation::is_on(Mutation::VerdictOfOldTouch);
+            if counts && (verdict.suspect || verdict.hold_ms > 0) {
+                subject.said.push(Said {
+                    detector: asked.detector,
+                    touch: verdict.touch,
+                    asked_at: asked.at,
+                    hold_until: asked.active.plus_millis(verdict.hold_ms),
+                    suspect: verdict.suspect,
+                    why: verdict.why,
+                });
+            }
+        }
+        if let Some(detector) = self.detectors.get_mut(&asked.detector) {
+            detector.answered = Some(asked.at);
+            detector.faults = 0;
+            let look_at = |millis: u64| asked.at.plus_millis(millis.max(LOOK_MS));
+            detector.look_at = look_ms.map(look_at);
+        }
+    }
+
+    /// A detector gave no answer. What it said before does not count any more.
+    fn failed(&mut self, detector: Zxid, now: Tick, failure: &PolicyFailure) {
+        let Some(detector) = self.detectors.get_mut(&detector) else {
+            return;
+        };
+        detector.answered = None;
+        let pause_ms = match failure {
+            PolicyFailure::NotReady => NOT_READY_MS,
+            PolicyFailure::Rejected { .. } | PolicyFailure::Fault { .. } => {
+                let doubled = FAULT_MS_MIN << detector.faults.min(16);
+                detector.faults = detector.faults.saturating_add(1);
+                doubled.min(FAULT_MS_MAX)
+            }
+        };
+        detector.ask_after = now.plus_millis(pause_ms);
+    }
+
+    /// How many expired of late in each zone.
+    fn gone_by_zone(&mut self, active: Tick) -> BTreeMap<&str, u32> {
+        while let Some((at, _)) = self.gone.front()
+            && active.millis_since(*at) > GONE_MS
+        {
+            self.gone.pop_front();
+        }
+        let mut counts = BTreeMap::new();
+        for (_, zone) in &self.gone {
+            *counts.entry(zone.as_str()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn is_fresh(asked_at: Tick, now: Tick) -> bool {
+    now.millis_since(asked_at) <= VERDICT_MS || mutation::is_on(Mutation::StaleVerdict)
+}
+
+impl Execution {
+    /// Asks the detectors about the silent, and tells what they said.
+    pub(super) fn run_detectors(&mut self, now: Now) {
+        let is_due =
+            |leader: &Leader| leader.clock.is_some() && now.tick >= leader.detection.next_look;
+        if !self.leader.as_ref().is_some_and(is_due) {
+            return;
+        }
+        let Some((leader, view)) = self.leader_and_view() else {
+            return;
+        };
+        let detection = &mut leader.detection;
+        let more_ms = detection.subjects.len() / SUBJECTS_PER_MS;
+        let pause_ms = LOOK_MS.max(u64::try_from(more_ms).unwrap_or(u64::MAX));
+        detection.next_look = now.tick.plus_millis(pause_ms);
+        detection.adopt(view);
+        if detection.detectors.is_empty() && detection.none_told {
+            return;
+        }
+        let all_read = detection
+            .subjects
+            .read_places(view, now.tick, PLACES_PER_LOOK);
+        self.ask_detectors(now);
+        self.tell_suspects(now, all_read);
+    }
+
+    fn leader_and_view(&mut self) -> Option<(&mut Leader, &impl View)> {
+        let leader = self.leader.as_mut()?;
+        let view = self.speculative.as_deref()?;
+        Some((leader, view))
+    }
+
+    fn ask_detectors(&mut self, now: Now) {
+        let is_awaited = |asked: &mut Asked| now.tick < asked.at.plus_millis(ANSWER_MS);
+        self.asked.retain(|_, asked| is_awaited(asked));
+        let busy: Vec<Zxid> = self.asked.values().map(|asked| asked.detector).collect();
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let active = leader.active.look(now.tick);
+        let judged = leader.detection.judged(now.tick, active);
+        for (zxid, (sessions, is_worth_it)) in judged {
+            let may_ask = |of: &Detector| of.ask_after <= now.tick && !busy.contains(&zxid);
+            let leader = self.leader.as_ref();
+            let detector = leader.and_then(|leader| leader.detection.detectors.get(&zxid));
+            if is_worth_it && !sessions.is_empty() && detector.is_some_and(may_ask) {
+                self.ask_detector(now, active, zxid, &sessions);
+            }
+        }
+    }
+
+    fn ask_detector(&mut self, now: Now, active: Tick, zxid: Zxid, sessions: &[SessionId]) {
+        let Some((leader, view)) = self.leader_and_view() else {
+            return;
+        };
+        let observer = observer(leader, active);
+        let gone = leader.detection.gone_by_zone(active);
+        let gone: BTreeMap<String, u32> = gone
+            .into_iter()
+            .map(|(zone, count)| (zone.to_owned(), count))
+            .collect();
+        let gone = gone
+            .iter()
+            .map(|(zone, count)| (zone.as_str(), *count))
+            .collect();
+        let detection = &leader.detection;
+        let row = |session: &SessionId| {
+            let subject = detection.subjects.get(*session)?;
+            let arrived = subject.arrived.map(|(member, _)| member);
+            let member = arrived.or_else(|| view.session(*session).map(|of| of.member));
+            Some(Row {
+                session: *session,
+                subject,
+                state: detection.state_of(subject, zxid, now.tick, active),
+                member: member.map_or(0, |member| member.0),
+            })
+        };
+        let rows: Vec<Row<'_>> = sessions.iter().filter_map(row).collect();
+        let tables = tables::input(&rows, active, &gone, observer);
+        let term = leader.term;
+        let Some(detector) = leader.detection.detectors.get_mut(&zxid) else {
+            return;
+        };
+        detector.look_at = None;
+        let call = PolicyCall {
+            world: PolicyWorld::FailureDetector,
+            digest: detector.choice.digest,
+            configuration: detector.choice.configuration.clone().into_bytes(),
+            tables,
+        };
+        let id = self.ask_policy(call);
+        let asked = Asked {
+            term,
+            detector: zxid,
+            at: now.tick,
+            active,
+        };
+        self.asked.insert(id, asked);
+    }
+
+    /// A policy has answered. False if it was not asked about sessions.
+    pub(in crate::execution) fn assessed(
+        &mut self,
+        now: Now,
+        id: PolicyCallId,
+        answer: &PolicyAnswer,
+    ) -> bool {
+        let Some(asked) = self.asked.remove(&id) else {
+            return false;
+        };
+        let Some(leader) = &mut self.leader else {
+            return true;
+        };
+        // What another leader asked about was its own touches, and its own clock.
+        if asked.term != leader.term && !mutation::is_on(Mutation::VerdictOfOldTerm) {
+            return true;
+        }
+        let verdicts = match answer {
+            Ok(tables) => tables::read(tables),
+            Err(failure) => {
+                leader.detection.failed(asked.detector, now.tick, failure);
+                return true;
+            }
+        };
+        match verdicts {
+            Ok(verdicts) if is_fresh(asked.at, now.tick) => {
+                let touches = &leader.touches;
+                let is_pending = |session| touches.is_pending(session);
+                leader.detection.take(&asked, verdicts, is_pending);
+            }
+            Ok(_) => {}
+            Err(message) => {
+                let failure = PolicyFailure::Fault {
+                    kind: "bad-answer".to_owned(),
+                    message,
+                };
+                leader.detection.failed(asked.detector, now.tick, &failure);
+            }
+        }
+        true
+    }
+}
+
+/// The health of the leader itself.
+fn observer(leader: &Leader, active: Tick) -> Observer {
+    let health = leader.active.health();
+    Observer {
+        since_elected: active.0 / 1000,
+        lag: health.lag_ms(active),
+        stall: health.stall_ms(),
+        since_stall: health.since_stall_ms(active),
+        backlog: u64::try_from(leader.queue.len()).unwrap_or(u64::MAX),
+    }
+}
