@@ -1054,6 +1054,6 @@ mod tests {
             effect.to_compact().len()
         };
         let sizes = (promoted(1), promoted(3));
-        assert_eq!(sizes, (38, 54));
+        assert_eq!(sizes, (36, 52));
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct World {
     wiped: bool,
     /// What was committed when all faults ended.
     healed_at: Option<LogIndex>,
-    /// Partitions that nobody owned when the clients became quiet.
+    /// Partitions that nobody has owned since the clients became quiet, while somebody could.
     orphans: BTreeSet<PartitionId>,
 }
 
@@ -211,6 +211,10 @@ impl World {
         }
         for event in ctx.checks.take_events() {
             ctx.seen.count(event);
+        }
+        if !self.orphans.is_empty() {
+            let orphans = ctx.checks.orphans();
+            self.orphans.retain(|partition| orphans.contains(partition));
         }
         if std::mem::take(&mut ctx.believes) {
             let believers = clients.iter().flat_map(|client| client.beliefs(now));
@@ -513,8 +517,7 @@ impl World {
             return stuck(unsettled);
         }
         // Half of the time without faults is longer than any delay of the map.
-        let orphans = self.ctx.checks.orphans();
-        if let Some(orphan) = self.orphans.intersection(&orphans).next() {
+        if let Some(orphan) = self.orphans.first() {
             let facts = self.ctx.checks.of_partition(*orphan);
             return stuck(format!("partition {orphan} gets no owner: {facts}"));
         }

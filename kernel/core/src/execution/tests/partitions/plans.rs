@@ -138,7 +138,11 @@ pub(in crate::execution::tests) fn r37_a_plan_for_what_has_changed_moves_nothing
 /// gone for a while what waits for it.
 #[test]
 fn r38_no_plan_gives_away_what_is_waited_for() {
-    let mut shards = with_policy(config(), 2, 2);
+    let resident = MapConfig {
+        residence_ms: 5_000,
+        ..config()
+    };
+    let mut shards = with_policy(resident, 2, 2);
     shards.pass(200);
     shards.answer_all(everything_to_the_first);
     shards.join("c");
@@ -146,11 +150,18 @@ fn r38_no_plan_gives_away_what_is_waited_for() {
     let questions = shards.questions();
     let (at, id, _) = questions.into_iter().next_back().expect("a question");
     let now = shards.cluster.now();
-    // Planned while `a` lives; `a` is gone when it is carried out.
+    // Planned while `a` lives; `a` is gone when it could be carried out.
     let plan = Ok(assign(&[(0, &[1]), (1, &[2])]));
     let execution = &mut shards.cluster.member(at).execution;
     execution.handle_policy(now, id, plan);
+    shards.pass(500);
+    assert_eq!(
+        shards.owner_name(0).as_deref(),
+        Some("a"),
+        "it has just come"
+    );
     shards.close("a");
+    shards.pass(6_000);
     shards.answer_all(everything_to_the_first);
     assert_eq!(shards.owned(), 0, "they wait");
     shards.join("a");
