@@ -319,7 +319,9 @@ impl Execution {
         } else {
             self.approve_first(now, (map, record), controller, plan)
         };
-        if !plan.is_empty() && current {
+        let plan = held_back(record, plan);
+        // Where something is held back the target is not reached, however often it is planned.
+        if !plan.is_empty() && current && !record.frozen {
             controller.planner.to_verify = Some(asked.generation);
         }
         controller.adopt(plan);
@@ -397,12 +399,20 @@ impl Execution {
         let view = self.speculative();
         let mut roster = Roster::new(record);
         let plan = fallback::plan(view, (map, record), &mut roster, log_time, orphans_only);
+        let plan = held_back(record, plan);
         if orphans_only {
             controller.add(plan);
         } else {
             controller.adopt(plan);
         }
     }
+}
+
+/// What of a plan may begin: in a frozen map, what gives an owner to what has none. Once it is not
+/// frozen any more, there is another plan.
+fn held_back(record: &MapRecord, mut plan: Plan) -> Plan {
+    plan.retain(|it| !record.frozen || it.target.reason == MoveReason::Recovery);
+    plan
 }
 
 impl Controller {

@@ -412,6 +412,42 @@ pub(in crate::execution::tests) fn r37_no_more_moves_begin_than_the_budget_allow
 }
 
 #[test]
+fn a_frozen_map_is_planned_for_once_and_moves_when_it_is_not_frozen_any_more() {
+    let config = MapConfig {
+        offline_delay_ms: 1_000,
+        ..config()
+    };
+    let mut shards = with_policy(config, 4, 2);
+    shards.pass(200);
+    let half = |_: &PolicyCall| Ok(assign(&[(0, &[0]), (1, &[0]), (2, &[1]), (3, &[1])]));
+    shards.answer_all(half);
+    let before = shards.counts();
+    assert!(shards.ask(MapOperation::Freeze { frozen: true }).is_ok());
+    shards.join("c");
+    shards.pass(200);
+    let asked = shards.answer_all(everything_to_the_first);
+    assert!((1..=3).contains(&asked), "asked {asked} times");
+    assert_eq!(shards.counts(), before);
+    assert_eq!(
+        shards.map().1.breaker,
+        None,
+        "it was not heard, and is not at fault"
+    );
+    // What loses its owner gets one all the same.
+    shards.close("b");
+    shards.pass(1_500);
+    shards.answer_all(everything_to_the_first);
+    shards.pass(1_000);
+    assert_eq!(shards.owned(), 4);
+    shards.join("b");
+    assert!(shards.ask(MapOperation::Freeze { frozen: false }).is_ok());
+    shards.pass(200);
+    shards.answer_all(half);
+    shards.pass(1_000);
+    assert_eq!(shards.counts(), before);
+}
+
+#[test]
 fn nothing_moves_when_nothing_changed_and_when_the_leader_changes() {
     let mut shards = with_policy(config(), 8, 2);
     shards.pass(200);
