@@ -196,6 +196,7 @@ impl PartitionMap {
         let (session, group) = (self.group.session(), self.group.name());
         let (following, copy) = Following::begin(session, group, MapDetail::Full).await?;
         Ok(MapChanges {
+            session: session.clone(),
             group: group.to_owned(),
             following,
             copy,
@@ -236,6 +237,7 @@ impl PartitionMap {
 /// A map that is followed, until this is dropped.
 #[derive(Debug)]
 pub struct MapChanges {
+    session: Session,
     group: String,
     following: Following,
     copy: SharedCopy,
@@ -253,6 +255,12 @@ impl MapChanges {
         view.ok_or_else(|| MapError::NoMap {
             group: self.group.clone(),
         })
+    }
+
+    /// How old the map may be, as [`Router::age`](crate::Router::age) says it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.session.unacknowledged_for()
     }
 
     /// Waits for a change since this was asked last. Cancel safe.

@@ -18,7 +18,7 @@ mod svg;
 pub mod trace;
 
 pub use controller::{Measures, Sample, run};
-pub use svg::draw;
+pub use svg::{COLOURS, draw};
 
 /// How a trial is run.
 #[derive(Clone, Copy, Debug)]

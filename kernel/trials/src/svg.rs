@@ -10,7 +10,7 @@ const HEIGHT: f64 = 420.0;
 const MOVES: [f64; 4] = [70.0, 50.0, 520.0, 360.0];
 const LOADS: [f64; 4] = [600.0, 50.0, 830.0, 360.0];
 /// Colours that are told apart by the colour-blind, too (Okabe and Ito).
-const COLOURS: [&str; 8] = [
+pub const COLOURS: [&str; 8] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a00",
 ];
 
