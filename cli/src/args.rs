@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::init::MemberSpec;
+use crate::partition::args::Partition;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -72,23 +73,7 @@ pub(crate) enum Format {
     Json,
 }
 
-fn members(text: &str) -> Result<usize, String> {
-    number(text, 2_000)
-}
-
-fn partitions(text: &str) -> Result<usize, String> {
-    number(text, 200_000)
-}
-
-fn number(text: &str, most: usize) -> Result<usize, String> {
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| (1..=most).contains(number));
-    number.ok_or_else(|| format!("{text:?} is no number between 1 and {most}"))
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let value: f64 = text
         .parse()
         .map_err(|_| format!("{text:?} is no number of seconds"))?;
@@ -186,7 +171,7 @@ pub(crate) enum Command {
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Partition maps.
+    /// Partition maps: which member of a group owns which partition.
     #[command(subcommand)]
     Partition(Partition),
     /// Judge failure detectors.
@@ -417,6 +402,21 @@ pub(crate) enum Member {
     Undrain(OneMember),
     /// Remove what is kept of a member that is gone.
     Forget(OneMember),
+    /// Ask whether members may stop at once: a yes is a permit, which is counted when others ask.
+    ///
+    /// They may if each partition that they have keeps a ready replica on a member that stays. A no
+    /// is told with its reasons, and the exit code is 1.
+    #[command(after_help = "Example: folkmoot member safe-to-stop shards w1 w2 --for 120")]
+    SafeToStop {
+        /// The group, which has a partition map.
+        group: String,
+        /// The members.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Seconds that the permit holds; at most an hour.
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+        ttl: f64,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -447,8 +447,9 @@ pub(crate) struct Join {
     /// Its place, from the outside in, such as zone/rack.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) zone: String,
-    /// How much it can carry; up to four dimensions, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    /// How much it can carry of what partitions weigh; up to four dimensions, separated by commas.
+    /// Without it there is no limit.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) capacity: Vec<u64>,
     /// A fact to look for it by. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = fact)]
@@ -467,33 +468,4 @@ fn fact(text: &str) -> Result<(String, String), String> {
         return Err("a fact has a key".to_owned());
     }
     Ok((key.to_owned(), value.to_owned()))
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Partition {
-    /// Judge rebalancers offline: the same churn for each, what they move against the least that
-    /// could have been moved, and how even it is afterwards. It asks no cluster.
-    Simulate(Simulate),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Simulate {
-    /// Members at the beginning.
-    #[arg(long, default_value_t = 12, value_parser = members)]
-    pub(crate) members: usize,
-    /// Partitions.
-    #[arg(long, default_value_t = 240, value_parser = partitions)]
-    pub(crate) partitions: usize,
-    /// What happens: the name of a trace, or all.
-    #[arg(long, value_name = "TRACE", default_value = "all")]
-    pub(crate) churn: String,
-    /// A standard policy, a model of another system's, or all.
-    #[arg(long, default_value = "all")]
-    pub(crate) policy: String,
-    /// What chance is made of.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// A folder for pictures, one a trace: load over members, and moves so far.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) svg: Option<PathBuf>,
 }

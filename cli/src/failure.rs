@@ -1,8 +1,8 @@
 //! How the command fails: an exit code, a name for programs, and words for people.
 
 use folkmoot_client::{
-    CallError, ConnectError, InstallError, LockError, ReadError, ReadRefusal, Unanswered, WatchEnd,
-    WatchError, WriteError,
+    CallError, ConnectError, InstallError, LockError, MapError, ReadError, ReadRefusal, Unanswered,
+    WatchEnd, WatchError, WriteError,
 };
 
 /// A typed "no", or a server that ended by itself.
@@ -144,6 +144,20 @@ impl From<WatchError> for Failure {
             WatchError::Ended(WatchEnd::BadPath { .. }) => (REFUSED, "bad-path"),
             WatchError::Ended(_) | WatchError::NotTaken { .. } => (REFUSED, "watch-ended"),
             WatchError::SessionEnded { .. } | WatchError::TaskGone => (NO_CLUSTER, "session-ended"),
+        };
+        Self::new(exit, code, error)
+    }
+}
+
+impl From<MapError> for Failure {
+    fn from(error: MapError) -> Self {
+        let (exit, code) = match error {
+            MapError::Members(error) => return error.into(),
+            MapError::Refused { .. } => (REFUSED, "map-refused"),
+            MapError::NoMap { .. } => (REFUSED, "unknown-map"),
+            MapError::NoPartition { .. } => (REFUSED, "unknown-partition"),
+            MapError::TimedOut { .. } => (NO_CLUSTER, "no-answer"),
+            MapError::SessionEnded { .. } | MapError::TaskGone => (NO_CLUSTER, "session-ended"),
         };
         Self::new(exit, code, error)
     }

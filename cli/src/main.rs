@@ -26,10 +26,11 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::json;
 
-use crate::args::{Cli, Cluster, Command, Format, Partition};
+use crate::args::{Cli, Cluster, Command, Format};
 use crate::connect::{Interrupts, with_session};
 use crate::failure::{CONFIGURATION, Failure};
 use crate::output::{Output, note};
+use crate::partition::args::Partition;
 
 /// What one thread of a member makes, another lets go: the system's allocator spent a third of the
 /// execution thread's time on that.
@@ -151,9 +152,9 @@ async fn operate(
         Command::Plugin(command) => plugin::plugin(session, command, out).await,
         Command::Mount(command) => plugin::mount(session, command, out).await,
         Command::Member(command) => member::operate(session, command, out).await,
+        Command::Partition(command) => partition::operate(session, command, out).await,
         Command::Init(_)
         | Command::Bench(_)
-        | Command::Partition(_)
         | Command::Server { .. }
         | Command::Dev(_)
         | Command::Detector(_)

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use folkmoot_client::{Group, GroupView, MemberInfo, MemberSpec, MemberState, Session, Standing};
+use folkmoot_client::{
+    Group, GroupView, MemberInfo, MemberSpec, MemberState, PartitionMap, Refusal, Session,
+    Standing, WriteError,
+};
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::connect::interrupt;
-use crate::failure::{Failure, NO_LOCK};
+use crate::failure::{Failure, NO_LOCK, REFUSED};
 use crate::output::{Output, note};
 use crate::supervise::{Command, Signals, exit_code};
 
@@ -92,6 +95,9 @@ pub(crate) async fn operate(
             let zxid = Group::new(session, &of.group).forget(&of.id).await?;
             told(&of, "is forgotten", zxid, out)
         }
+        args::Member::SafeToStop { group, ids, ttl } => {
+            safe_to_stop(session, &group, ids, Duration::from_secs_f64(ttl), out).await
+        }
         // It is run with signals of its own.
         args::Member::Join(_) => Ok(()),
     }
@@ -108,6 +114,39 @@ fn told(
         &text,
         &json!({ "group": of.group, "member": of.id, "zxid": zxid }),
     )
+}
+
+async fn safe_to_stop(
+    session: &Session,
+    group: &str,
+    ids: Vec<String>,
+    ttl: Duration,
+    out: Output,
+) -> Result<(), Failure> {
+    let all = ids.join(", ");
+    let map = PartitionMap::new(session, group);
+    match map.permit(ids.clone(), ttl).await {
+        Ok(permit) => {
+            let text = format!(
+                "{all} may stop within {} s, by permit {}",
+                ttl.as_secs_f64(),
+                permit.permit
+            );
+            let document = json!({
+                "group": group,
+                "members": ids,
+                "permit": permit.permit,
+                "until": permit.until,
+            });
+            out.print(&text, &document)
+        }
+        Err(WriteError::Refused(Refusal::NotSafe { reasons })) => {
+            let reasons = reasons.join("\n  ");
+            let text = format!("it is not safe to stop {all}:\n  {reasons}");
+            Err(Failure::new(REFUSED, "not-safe", text))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn list(members: &[MemberInfo], out: Output) -> Result<(), Failure> {

@@ -129,7 +129,7 @@ pub(crate) async fn mount(
 }
 
 /// The component that a name or the first digits of a digest mean.
-fn find(plugins: &[PluginInfo], said: &str) -> Result<Digest, Failure> {
+pub(crate) fn find(plugins: &[PluginInfo], said: &str) -> Result<Digest, Failure> {
     let named: Vec<_> = plugins
         .iter()
         .filter(|plugin| plugin.name == said)

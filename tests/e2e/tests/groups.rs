@@ -122,7 +122,7 @@ fn what_a_member_says_of_itself_is_checked() {
         cli.run(&arguments)
     };
     join(&["--capacity", "0"]).failed(1, "bad-member", "at least 1");
-    join(&["--capacity", "1,1,1,1,1"]).failed(1, "bad-member", "1 to 4");
+    join(&["--capacity", "1,1,1,1,1"]).failed(1, "bad-member", "at most 4");
     join(&["--zone", "a//b"]).failed(1, "bad-member", "is no zone");
     join(&["--meta", &format!("k={}", "v".repeat(100_000))]).failed(1, "bad-member", "16384");
     let twice = join(&["--meta", "a=1", "--meta", "a=2"]);

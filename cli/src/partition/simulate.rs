@@ -1,4 +1,4 @@
-//! `folkmoot partition`: partition maps, offline.
+//! `folkmoot partition simulate`: rebalancers, judged offline.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use folkmoot_trials::report::{HEADINGS, Row};
 use folkmoot_trials::{Options, draw, models, trace};
 use serde_json::{Value, json};
 
-use crate::args::Simulate;
+use super::args::Simulate;
 use crate::failure::{Failure, REFUSED};
 use crate::output::Output;
 
