@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{Process, Ran, folkmoot};
+use crate::{Process, Ran, program};
 
 /// A user at a terminal: a home of their own, and perhaps a cluster that they named.
 #[derive(Clone, Debug)]
@@ -36,7 +36,13 @@ impl Cli {
     /// `folkmoot ARGUMENTS`, in the user's home.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(folkmoot());
+        self.command_of("folkmoot", arguments)
+    }
+
+    /// As [`Cli::command`], of another program of the project.
+    #[must_use]
+    pub fn command_of(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program(name));
         for (name, _) in std::env::vars_os() {
             let ours = |name: &OsStr| name.to_string_lossy().starts_with("FOLKMOOT_");
             if ours(&name) {

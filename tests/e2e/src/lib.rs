@@ -55,14 +55,14 @@ pub fn wait_until<T>(
     }
 }
 
-/// The command, which cargo puts beside the folder of the test programs.
+/// A program of the project, which cargo puts beside the folder of the test programs.
 ///
 /// # Panics
 ///
 /// If it was not built.
 #[must_use]
-pub fn folkmoot() -> PathBuf {
-    let program = profile_folder().join("folkmoot");
+pub fn program(name: &str) -> PathBuf {
+    let program = profile_folder().join(name);
     assert!(
         program.is_file(),
         "{} is not there: run `cargo build --workspace --bins` first (`cargo xtask test` does)",
