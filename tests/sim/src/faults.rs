@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     CrashClient(ClientId),
     MoveClient(ClientId),
     BlockClient(ClientId),
+    /// What its session's streams carry to the client does not get through, while heartbeats do.
+    StallClient(ClientId),
     /// Clients begin nothing new.
     Quiet,
     /// All faults end.
@@ -184,7 +186,12 @@ impl Schedule {
             }
             13 => vec![(0, Fault::CrashClient(client))],
             14 => vec![(0, Fault::MoveClient(client))],
-            _ => vec![(0, Fault::BlockClient(client))],
+            _ if self.dice.chance(500) => vec![(0, Fault::BlockClient(client))],
+            _ => self.for_a_while(
+                Fault::StallClient(client),
+                Fault::MoveClient(client),
+                12_000_000,
+            ),
         }
     }
 

@@ -6,6 +6,7 @@ mod consensus;
 mod execution;
 mod leader;
 mod log;
+mod maps;
 mod plugins;
 mod sessions;
 
@@ -125,6 +126,11 @@ pub const ALL: &[Scenario] = &[
         "R32",
         "a_sessions_end_fits_one_entry",
         sessions::a_sessions_end_fits_one_entry,
+    ),
+    scenario(
+        "R35",
+        "a_lease_waits_for_what_was_told",
+        maps::a_lease_waits_for_what_was_told,
     ),
     scenario(
         "R31",

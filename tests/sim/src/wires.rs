@@ -42,8 +42,17 @@ pub(crate) struct Wire {
     pub(crate) life: u64,
     control: [Fifo; 2],
     streams: BTreeMap<StreamId, [Fifo; 2]>,
-    /// Nothing gets through: what is sent is lost when the ends give the connection up.
-    blocked: bool,
+    /// What does not get through: it is lost when the ends give the connection up.
+    blocked: Blocked,
+}
+
+/// What of a connection does not get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    Nothing,
+    /// What its streams carry to the client, save the control stream: heartbeats go on.
+    Streams,
+    Everything,
 }
 
 /// All connections that are up.
@@ -88,7 +97,7 @@ impl Wires {
             life,
             control: [Fifo::default(); 2],
             streams: BTreeMap::new(),
-            blocked: false,
+            blocked: Blocked::Nothing,
         };
         self.wires.insert(connection, wire);
         connection
@@ -128,7 +137,7 @@ impl Wires {
                 let is_heard = self
                     .wires
                     .get(&connection)
-                    .is_some_and(|wire| !wire.blocked);
+                    .is_some_and(|wire| wire.blocked == Blocked::Nothing);
                 return is_heard.then(|| now.plus_micros(self.dice.delay(self.taking)));
             }
         };
@@ -145,10 +154,10 @@ impl Wires {
         self.arrival(now, connection, stream, 1)
     }
 
-    /// Nothing gets through a connection from here on.
-    pub(crate) fn block(&mut self, connection: ConnectionId) {
+    /// This does not get through a connection from here on.
+    pub(crate) fn block(&mut self, connection: ConnectionId, what: Blocked) {
         if let Some(wire) = self.wires.get_mut(&connection) {
-            wire.blocked = true;
+            wire.blocked = what;
         }
     }
 
@@ -168,7 +177,8 @@ impl Wires {
     pub(crate) fn calm(&mut self) -> Vec<ConnectionId> {
         self.delay = self.delay.min(500);
         self.taking = self.taking.min(500);
-        let blocked = self.wires.iter().filter(|(_, wire)| wire.blocked);
+        let wires = self.wires.iter();
+        let blocked = wires.filter(|(_, wire)| wire.blocked != Blocked::Nothing);
         blocked.map(|(connection, _)| *connection).collect()
     }
 
@@ -181,8 +191,10 @@ impl Wires {
     ) -> Option<Moment> {
         let delay = self.dice.delay(self.delay);
         let wire = self.wires.get_mut(&connection)?;
-        if wire.blocked {
-            return None;
+        match wire.blocked {
+            Blocked::Everything => return None,
+            Blocked::Streams if stream.is_some() && direction == 1 => return None,
+            Blocked::Streams | Blocked::Nothing => {}
         }
         let fifos = match stream {
             Some(stream) => wire.streams.get_mut(&stream)?,

@@ -23,7 +23,7 @@ use crate::seen::{Event, Seen};
 use crate::time::{Moment, Queue};
 use crate::trace::Trace;
 use crate::violation::{Checked, Violation};
-use crate::wires::{ClientId, Up, Wires};
+use crate::wires::{Blocked, ClientId, Up, Wires};
 use crate::{Layers, Options};
 
 /// What happens in a world at most, about 20 times what does in one of 60 s: more is a livelock.
@@ -388,7 +388,12 @@ impl World {
             Fault::ResumeClient(id) => return self.clients[id.0].resume(&mut self.ctx),
             Fault::CrashClient(id) => self.clients[id.0].crash(&mut self.ctx),
             Fault::MoveClient(id) => self.clients[id.0].move_away(&mut self.ctx),
-            Fault::BlockClient(id) => self.clients[id.0].block_link(&mut self.ctx),
+            Fault::BlockClient(id) => {
+                self.clients[id.0].block_link(&mut self.ctx, Blocked::Everything);
+            }
+            Fault::StallClient(id) => {
+                self.clients[id.0].block_link(&mut self.ctx, Blocked::Streams);
+            }
             Fault::Quiet => {
                 self.orphans = self.ctx.checks.orphans();
                 self.clients

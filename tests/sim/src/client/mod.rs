@@ -21,7 +21,7 @@ use crate::invariants::locks::{Believer, Thing};
 use crate::seen::Event;
 use crate::time::Moment;
 use crate::violation::Checked;
-use crate::wires::{ClientId, Down, Up};
+use crate::wires::{Blocked, ClientId, Down, Up};
 pub(crate) use receive::token_of;
 use session::{Session, Stage};
 use worker::Worker;
@@ -234,10 +234,10 @@ impl Client {
         }
     }
 
-    /// Nothing gets through its connection.
-    pub(crate) fn block_link(&mut self, ctx: &mut Ctx) {
+    /// This does not get through its connection.
+    pub(crate) fn block_link(&mut self, ctx: &mut Ctx, what: Blocked) {
         if let Link::Up { connection, .. } = self.link {
-            ctx.wires.block(connection);
+            ctx.wires.block(connection, what);
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Leader {
     frames: BTreeMap<StreamId, VecDeque<ServerFrame>>,
     /// Heartbeats that were acknowledged for some session.
     pub(super) acknowledged: Vec<u64>,
+    /// Through which zxid the last acknowledgement wants the maps to be taken in.
+    pub(super) position: Option<Zxid>,
     streams: u64,
 }
 
@@ -80,6 +82,7 @@ impl Leader {
             barriers: Vec::new(),
             frames: BTreeMap::new(),
             acknowledged: Vec::new(),
+            position: None,
             streams: 0,
         };
         let entries = vec![bootstrap_entry(bootstrap)];
@@ -205,7 +208,10 @@ impl Leader {
             ExecutionAction::ToControl {
                 reply: ControlReply::HeartbeatAck { sequence, sessions },
                 ..
-            } if !sessions.is_empty() => self.acknowledged.push(sequence),
+            } if !sessions.is_empty() => {
+                self.acknowledged.push(sequence);
+                self.position = sessions.iter().find_map(|(_, position)| *position);
+            }
             ExecutionAction::ExamineComponent { digest, .. } => {
                 let result = examine(digest);
                 self.execution.handle_examined(self.now, digest, result);
@@ -222,7 +228,7 @@ impl Leader {
 
     // What clients and peers do.
 
-    fn frame(&mut self, stream: StreamId, frame: ClientFrame) {
+    pub(super) fn frame(&mut self, stream: StreamId, frame: ClientFrame) {
         let event = ClientEvent::Frame {
             connection: ConnectionId(stream.0),
             stream,
