@@ -130,6 +130,8 @@ mutations! {
     SplitKeepsToken = "R39",
     /// A replica that has not caught up is promoted.
     PromoteUnready = "R40",
+    /// A member that is suspect, or unhealthy by its own word, gets new partitions.
+    SuspectTakes = "R41",
     /// A permit is given without regard to others.
     PermitForgotten = "R42",
     /// What a failure detector says of a session counts though the session was heard of since.

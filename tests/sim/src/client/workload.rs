@@ -349,7 +349,8 @@ impl Client {
                 MapOperation::Configure { config }
             }
             74..84 => MapOperation::Approve,
-            84..92 => return self.ask_drain(ctx, place),
+            84..89 => return self.ask_drain(ctx, place),
+            89..94 => return self.say_health(ctx, place),
             _ => return self.report_again(ctx, place),
         };
         let operation = Operation::Map {
@@ -370,6 +371,24 @@ impl Client {
             },
         };
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
+    }
+
+    /// A member says how it is.
+    fn say_health(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let session = &mut self.sessions[place];
+        let Some(worker) = &session.worker else {
+            return;
+        };
+        let operation = Operation::Group {
+            group: GROUP.to_owned(),
+            member: worker.name.clone(),
+            operation: GroupOperation::Report {
+                healthy: self.workload.dice.chance(600),
+                restart_delay_ms: None,
+            },
+        };
+        session.ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 
     /// What a member said of a move that may be over long ago (rule R36).

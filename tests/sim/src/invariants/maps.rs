@@ -220,7 +220,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// A move begins within the budget, and not for what waits for its owner (rules R37, R38).
+    /// A move begins within the budget, not for what waits for its owner, and not to who takes nothing
+    /// (rules R37, R38, R41).
     fn begun(&mut self, before: &Assignment, after: &Assignment) -> Result<(), String> {
         let Some(movement) = &after.movement else {
             return Ok(());
@@ -231,6 +232,14 @@ impl Look<'_> {
         );
         if !budgeted {
             return Ok(());
+        }
+        for member in &movement.target {
+            let has = before.replicas.iter().any(|of| of.member == *member);
+            let takes =
+                |record: MemberRecord| record.healthy && !record.suspect && !record.draining;
+            if !has && !self.record(*member).is_some_and(takes) {
+                return Err(format!("{member:?} takes no partitions now, and gets one"));
+            }
         }
         if movement.reason == MoveReason::Balance {
             self.events.push(Event::MovedForBalance);

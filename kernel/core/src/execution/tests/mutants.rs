@@ -136,6 +136,10 @@ const TESTS: &[(Mutation, fn())] = &[
         moves::r40_only_a_replica_that_has_caught_up_is_promoted,
     ),
     (
+        Mutation::SuspectTakes,
+        plans::r41_a_suspect_member_gets_nothing_new_and_keeps_what_it_has,
+    ),
+    (
         Mutation::PermitForgotten,
         moves::r42_two_permits_are_counted_together,
     ),

@@ -46,7 +46,8 @@ impl Facts {
 
     /// Whether it can get partitions.
     pub(super) fn takes(&self) -> bool {
-        self.lives() && !self.draining && !self.cordoned
+        let cordoned = self.cordoned && !mutation::is_on(Mutation::SuspectTakes);
+        self.lives() && !self.draining && !cordoned
     }
 
     /// The outermost part of its place; one of its own where it has none.

@@ -282,7 +282,8 @@ impl Run {
         Ok(Begun::Yes)
     }
 
-    /// Whether the partition, and whom the plan gives it to, are as the plan saw them (rule R37).
+    /// Whether the partition, and whom the plan gives it to, are as the plan saw them (rule R37), and
+    /// who is new to it takes partitions still (rule R41).
     fn is_current(&mut self, draft: &Draft, before: &Assignment, target: &Target) -> bool {
         if before.movement.is_some() || before.owner != target.owner {
             return false;
@@ -290,8 +291,9 @@ impl Run {
         let mut incarnations = target.members.iter().zip(&target.incarnations);
         let (roster, record) = (&mut self.roster, &self.record);
         incarnations.all(|(member, incarnation)| {
+            let has = before.replicas.iter().any(|of| of.member == *member);
             let facts = roster.of(draft.view(), record, *member);
-            facts.incarnation == Some(*incarnation)
+            facts.incarnation == Some(*incarnation) && (has || facts.takes())
         })
     }
 
