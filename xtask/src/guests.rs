@@ -9,9 +9,9 @@ use std::process::Command;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The cargo profile in the workspace's `Cargo.toml`.
 const PROFILE: &str = "guest";
-/// Packages of guests, and the names of their components. Policies, and what only tests install, have
-/// folders of their own, so that `folkmoot dev --plugins target/guests` finds the recipes alone.
-const GUESTS: [(&str, &str); 10] = [
+/// Packages of guests, and the names of their components. `folkmoot dev --plugins target/guests` installs
+/// the recipes and the policies; examples, and what only tests install, have folders of their own.
+const GUESTS: [(&str, &str); 11] = [
     ("folkmoot-lock", "lock"),
     ("folkmoot-counter", "counter"),
     ("folkmoot-fixed-timeout", "policies/fixed-timeout"),
@@ -22,6 +22,7 @@ const GUESTS: [(&str, &str); 10] = [
     ("folkmoot-rendezvous", "policies/rendezvous"),
     ("folkmoot-bounded-load", "policies/bounded-load"),
     ("folkmoot-load-aware", "policies/load-aware"),
+    ("example-custom-rebalancer", "examples/custom-rebalancer"),
 ];
 
 /// Why there are no guests. The text says what to do.
@@ -53,7 +54,7 @@ pub(crate) fn build_guests() -> Result<PathBuf, GuestsError> {
     }
     run(&mut build)?;
     let folder = target.join("guests");
-    for below in ["policies", "for-tests"] {
+    for below in ["policies", "examples", "for-tests"] {
         let below = folder.join(below);
         fs::create_dir_all(&below).map_err(|error| file_error(&below, &error))?;
     }
