@@ -3,7 +3,7 @@
 //!
 //! Three threads (rule R7): *network* runs a current-thread tokio runtime with the QUIC endpoints
 //! and the consensus machine; *execution* runs the execution machine and the guests; *log* writes
-//! and syncs. Checkpoints, snapshots and compilation are on others. On every thread the loop is the
+//! and syncs. Checkpoints, snapshots, compilation and policies are on others. On every thread the loop is the
 //! same: take all events there are, read the clock, step, then flush once.
 
 mod checkpoint;
@@ -17,6 +17,7 @@ mod folder;
 mod log;
 mod network;
 mod plugins;
+mod policies;
 mod server;
 mod snapshots;
 mod state_access;

@@ -83,7 +83,7 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
     let (checkpoints, jobs) = CheckpointQueue::new();
     let (output, outputs) = mpsc::channel(OUTPUT_TURNS_MAX);
     let (inputs_in, inputs) = mpsc::unbounded_channel();
-    let plugins = Plugins::start(
+    let (plugins, policies) = Plugins::start(
         &data.folder.path().join("compiled"),
         parts.compiler,
         data.bootstrap.limits.component_bytes_max as usize,
@@ -156,6 +156,7 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
         spawn("checkpoint", STACK_BYTES, &fatal, || checkpointing.run())?,
         spawn("network", STACK_BYTES, &fatal, || network.run())?,
     ];
+    handles.extend(policies);
     if let Some(executing) = executing {
         let executing = spawn("execution", STACK_BYTES, &fatal, || executing.run())?;
         handles.push(executing);
@@ -167,7 +168,8 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
     })
 }
 
-fn spawn(
+/// Starts a thread that the member can not be without: if it ends by itself, so does the member.
+pub(crate) fn spawn(
     name: &'static str,
     stack_bytes: usize,
     fatal: &Fatal,

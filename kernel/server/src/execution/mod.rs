@@ -16,6 +16,7 @@ use folkmoot_core::execution::{
     ClientEvent, ConsensusEvent, Execution, ExecutionAction, ExecutionStatus, Progress,
 };
 use folkmoot_core::plugin::{Discard, PluginRuntime};
+use folkmoot_core::policy::{PolicyAnswer, PolicyCallId};
 use folkmoot_proto::ids::Now;
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{Digest, LogIndex, MemberId, Tick};
@@ -59,6 +60,8 @@ pub(crate) enum ExecutionInput {
     Examined(Digest, Result<String, String>),
     /// A component can be called.
     ComponentReady(Digest),
+    /// What came of a question to a policy.
+    Policy(PolicyCallId, PolicyAnswer),
     /// The state is read for a checkpoint or a snapshot.
     State(StateRequest),
     /// The member stops.
@@ -224,6 +227,7 @@ pub(crate) fn execution_turn(
                 execution.handle_examined(now, digest, result);
             }
             ExecutionInput::ComponentReady(digest) => execution.component_ready(now, digest),
+            ExecutionInput::Policy(id, answer) => execution.handle_policy(now, id, answer),
             ExecutionInput::State(request) => request.serve(execution),
             ExecutionInput::Replace(mut machine) => {
                 // What the former machine wanted done is of a state that is no more.
@@ -353,8 +357,7 @@ impl ExecutionThread {
                 ExecutionAction::ExamineComponent { digest, bytes } => {
                     self.plugins.service.submit_examine(digest, bytes);
                 }
-                // Nobody asks one yet.
-                ExecutionAction::AskPolicy { .. } => {}
+                ExecutionAction::AskPolicy { id, call } => self.plugins.policies.ask(id, *call),
                 ExecutionAction::CompileComponent { digest, bytes } => {
                     self.plugins.service.submit_compile(digest, bytes);
                 }
