@@ -79,12 +79,111 @@ impl Guest for Hostile {
             }
             "mistyped" => Ok(vec![table("again", 1, "after", texts(1))]),
             "twice" => Ok(vec![again(1), again(2)]),
-            _ => Ok(Vec::new()),
+            what => Ok(foolish(what, &input, calls)),
         }
     }
 }
 
 export_rebalancer_component!(Hostile with_types_in bindings);
+
+/// Plans that no sound policy makes; none for what is not known.
+fn foolish(what: &str, input: &[Table], calls: u64) -> Vec<Table> {
+    let partitions = rows(input, "partitions");
+    let members = rows(input, "members");
+    let live = live(input);
+    let one = |place: u64| live[place as usize % live.len()];
+    // Those that change, each with its members.
+    let plan: Vec<(u32, Vec<u32>)> = match what {
+        _ if live.is_empty() => Vec::new(),
+        "everything-on-one" | "surplus" => (0..partitions).map(|row| (row, vec![one(0)])).collect(),
+        "flip-flop" => (0..partitions).map(|row| (row, vec![one(calls)])).collect(),
+        "random" => {
+            let mut dice = calls;
+            let mut roll = || {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                dice >> 33
+            };
+            (0..partitions)
+                .map(|row| (row, vec![one(roll())]))
+                .collect()
+        }
+        "unknown-member" => vec![(0, vec![members])],
+        "unknown-partition" => vec![(partitions, vec![one(0)])],
+        "partition-twice" => vec![(0, vec![one(0)]), (0, vec![one(1)])],
+        "member-twice" => vec![(0, vec![one(0), one(0)])],
+        "too-many" => vec![(0, live.clone())],
+        "nobody" => vec![(0, Vec::new())],
+        "gone" => (0..members)
+            .filter(|row| !live.contains(row))
+            .map(|row| (0, vec![row]))
+            .collect(),
+        "missing" => return vec![table("assign", 1, "partition", Data::U32s(vec![0]))],
+        "nan-scores" => {
+            let scores = table("scores", 1, "after", Data::F64s(vec![f64::NAN]));
+            return vec![assign(&[(0, vec![one(0)])]), scores];
+        }
+        _ => return Vec::new(),
+    };
+    let mut tables = vec![assign(&plan)];
+    if what == "surplus" {
+        let later = Data::Other(b"of a later version".to_vec());
+        tables[0].columns.push(Column {
+            name: "mood".to_owned(),
+            data: later,
+        });
+        tables.push(table("poems", 1, "line", texts(1)));
+    }
+    tables
+}
+
+fn assign(plan: &[(u32, Vec<u32>)]) -> Table {
+    let mut ends = vec![0];
+    let mut members = Vec::new();
+    for (_, of) in plan {
+        members.extend_from_slice(of);
+        ends.push(members.len() as u32);
+    }
+    let partitions = plan.iter().map(|(row, _)| *row).collect();
+    let mut table = table(
+        "assign",
+        plan.len() as u32,
+        "partition",
+        Data::U32s(partitions),
+    );
+    for (name, cells) in [("members", members), ("members.offsets", ends)] {
+        let data = Data::U32s(cells);
+        table.columns.push(Column {
+            name: name.to_owned(),
+            data,
+        });
+    }
+    table
+}
+
+fn rows(input: &[Table], name: &str) -> u32 {
+    let table = input.iter().find(|table| table.name == name);
+    table.map_or(0, |table| table.rows)
+}
+
+/// Rows of the members that live.
+fn live(input: &[Table]) -> Vec<u32> {
+    let members = input.iter().find(|table| table.name == "members");
+    let mut columns = members
+        .map(|table| table.columns.iter())
+        .into_iter()
+        .flatten();
+    match columns
+        .find(|column| column.name == "live")
+        .map(|column| &column.data)
+    {
+        Some(Data::U32s(cells)) => (0..)
+            .zip(cells)
+            .filter(|(_, live)| **live == 1)
+            .map(|(row, _)| row)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
 
 fn again(after: u64) -> Table {
     table("again", 1, "after", Data::U64s(vec![after]))

@@ -8,6 +8,7 @@
 
 #[path = "../../../../xtask/src/guests.rs"]
 mod guests;
+pub(crate) mod member;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -38,10 +39,9 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
     static FOLDER: OnceLock<std::path::PathBuf> = OnceLock::new();
     let folder: &Path = FOLDER.get_or_init(|| guests::build_guests().expect("the guests"));
     let file = format!("{name}.wasm");
-    std::fs::read(folder.join(&file))
-        .or_else(|_| std::fs::read(folder.join("for-tests").join(&file)))
-        .or_else(|_| std::fs::read(folder.join("policies").join(&file)))
-        .expect("a component")
+    let mut places = ["", "policies", "examples", "for-tests"].into_iter();
+    let found = places.find_map(|place| std::fs::read(folder.join(place).join(&file)).ok());
+    found.expect("a component")
 }
 
 /// Runs a component on the SDK's mount.
