@@ -212,8 +212,8 @@ pub(crate) struct Dev {
     /// The folder of data and certificates; made if it is not there.
     #[arg(long, value_name = "DIR", default_value = "./folkmoot-data")]
     pub(crate) data: PathBuf,
-    /// A folder of components: each is installed, and `lock.wasm` is mounted at /locks,
-    /// `counter.wasm` at /counter.
+    /// A folder of components, and of more in a folder `policies` below it: each is installed, and
+    /// `lock.wasm` is mounted at /locks, `counter.wasm` at /counter.
     #[arg(long, value_name = "DIR")]
     pub(crate) plugins: Option<PathBuf>,
     /// The port for clients, on 127.0.0.1; kept from the first start on.

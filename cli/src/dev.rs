@@ -20,6 +20,9 @@ use crate::server;
 /// Where the standard plugins are mounted.
 const STANDARD_MOUNTS: [(&str, &str); 2] = [("lock", "/locks"), ("counter", "/counter")];
 
+/// The folder, below that of the plugins, of those that are not mounted.
+const POLICIES: &str = "policies";
+
 /// The first line of a context file that `dev` wrote, and may write again.
 const CONTEXT_MARK: &str = "# Written by `folkmoot dev`, which writes it again at each start.";
 
@@ -132,24 +135,22 @@ async fn set_up(folder: &Path, plugins: Option<&Path>) -> Result<(), Failure> {
 }
 
 async fn install_all(session: &Session, plugins: &Path) -> Result<(), Failure> {
-    let entries = fs::read_dir(plugins).map_err(|error| Failure::file(plugins, &error))?;
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "wasm"))
-        .collect();
-    files.sort();
+    let mut files = components_in(plugins)?;
+    let policies = plugins.join(POLICIES);
+    if policies.is_dir() {
+        files.extend(components_in(&policies)?);
+    }
     if files.is_empty() {
         let text = format!("{} has no component (*.wasm)", plugins.display());
         return Err(Failure::configuration(text));
     }
     let mounts = session.mounts().await?;
+    let mut unmounted = Vec::new();
     for file in files {
         let name = stem(&file);
         let digest = session.install(&plugin::read(&file)?, &name).await?;
         let Some((_, path)) = STANDARD_MOUNTS.iter().find(|(plugin, _)| *plugin == name) else {
-            note(format!(
-                "installed {name}; mount it with `folkmoot mount add PATH {name}`"
-            ));
+            unmounted.push(digest);
             continue;
         };
         if mounts
@@ -161,5 +162,27 @@ async fn install_all(session: &Session, plugins: &Path) -> Result<(), Failure> {
         session.mount(path, digest, "").await?;
         note(format!("installed {name}, mounted at {path}"));
     }
+    for plugin in session.plugins().await? {
+        if unmounted.contains(&plugin.digest) {
+            let name = &plugin.name;
+            note(match plugin.world().as_str() {
+                "recipe" => {
+                    format!("installed {name}; mount it with `folkmoot mount add PATH {name}`")
+                }
+                world => format!("installed {name}, a {world}"),
+            });
+        }
+    }
     Ok(())
+}
+
+/// The components of a folder, in the order of their names.
+fn components_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(folder).map_err(|error| Failure::file(folder, &error))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "wasm"))
+        .collect();
+    files.sort();
+    Ok(files)
 }

@@ -37,30 +37,29 @@ pub(crate) async fn plugin(
             let rows: Vec<_> = plugins
                 .iter()
                 .map(|plugin| {
-                    let version = version(plugin);
                     vec![
                         plugin.name.clone(),
-                        version,
+                        plugin.world(),
+                        plugin.version().unwrap_or_else(|| "-".to_owned()),
                         plugin.size.to_string(),
                         plugin.digest.to_string(),
                     ]
                 })
                 .collect();
-            let documents: Vec<_> = plugins.iter().map(|plugin| json!(plugin)).collect();
-            out.table(&["NAME", "VERSION", "BYTES", "DIGEST"], &rows, &documents)
+            let documents: Vec<_> = plugins
+                .iter()
+                .map(|plugin| {
+                    let mut document = json!(plugin);
+                    if let Some(fields) = document.as_object_mut() {
+                        fields.insert("world".to_owned(), json!(plugin.world()));
+                    }
+                    document
+                })
+                .collect();
+            let head = ["NAME", "WORLD", "VERSION", "BYTES", "DIGEST"];
+            out.table(&head, &rows, &documents)
         }
     }
-}
-
-/// What the plugin says of its own version.
-fn version(plugin: &PluginInfo) -> String {
-    let description: serde_json::Value =
-        serde_json::from_str(&plugin.description).unwrap_or_default();
-    description
-        .get("version")
-        .and_then(|text| text.as_str())
-        .unwrap_or("-")
-        .to_owned()
 }
 
 /// A component's bytes. The cluster examines them; of an empty file it would not even hear.

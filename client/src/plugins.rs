@@ -48,6 +48,27 @@ pub struct MountInfo {
     pub version: Zxid,
 }
 
+impl PluginInfo {
+    /// What kind of plugin it is: `recipe`, which can be mounted, `rebalancer`, which plans partition
+    /// maps, or `failure-detector`.
+    #[must_use]
+    pub fn world(&self) -> String {
+        // Descriptions had no world while there were recipes alone.
+        self.says("world").unwrap_or_else(|| "recipe".to_owned())
+    }
+
+    /// What the plugin says its version is.
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
+        self.says("version")
+    }
+
+    fn says(&self, field: &str) -> Option<String> {
+        let description: serde_json::Value = serde_json::from_str(&self.description).ok()?;
+        Some(description.get(field)?.as_str()?.to_owned())
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct PluginNode {
     name: String,

@@ -61,6 +61,20 @@ fn dev_needs_no_flag_and_keeps_its_data() {
     let script = "test $FOLKMOOT_FENCING_TOKEN -gt 0 && echo held";
     let lock = ["lock", "/locks/nightly", "--", "sh", "-c", script];
     assert_eq!(typed(&cli, &lock), "held\n");
+    let plugins = typed(&cli, &["plugin", "list"]);
+    for (name, world) in [
+        ("lock", "recipe"),
+        ("counter", "recipe"),
+        ("sticky-balanced", "rebalancer"),
+        ("rendezvous", "rebalancer"),
+        ("bounded-load", "rebalancer"),
+        ("load-aware", "rebalancer"),
+        ("fixed-timeout", "failure-detector"),
+        ("phi-accrual", "failure-detector"),
+    ] {
+        let is_listed = |line: &str| line.split_whitespace().take(2).eq([name, world]);
+        assert!(plugins.lines().any(is_listed), "{name}: {plugins}");
+    }
     let status = typed(&cli, &["cluster", "status"]);
     assert!(status.contains("leader"), "{status}");
     let ran = interrupt(running);
