@@ -174,7 +174,7 @@ pub(crate) enum Command {
     /// Partition maps: which member of a group owns which partition.
     #[command(subcommand)]
     Partition(Partition),
-    /// Judge failure detectors.
+    /// Choose failure detectors, and judge them.
     #[command(subcommand)]
     Detector(crate::detector::Detector),
     /// Measure a cluster with a closed loop of clients.

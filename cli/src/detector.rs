@@ -1,9 +1,10 @@
-//! Failure detectors, judged offline.
+//! Failure detectors: which one serves whom, and how good they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use folkmoot_client::{DetectorInfo, Digest, PolicyChoice, Session};
 use folkmoot_detection_trials::report::{Detectors, Outcome};
 use folkmoot_detection_trials::suspicion::Point;
 use folkmoot_detection_trials::worlds::Set;
@@ -12,11 +13,38 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::plugin;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Detector {
     /// Compare the standard failure detectors on generated and recorded traces. Needs no cluster.
     Simulate(Simulate),
+    /// Have a failure detector serve a group, or all for which none is chosen.
+    #[command(allow_missing_positional = true)]
+    Use {
+        /// The group, whether it is there yet or not.
+        #[arg(required_unless_present = "default", conflicts_with = "default")]
+        group: Option<String>,
+        /// An installed component: its name, or its digest (or the first digits of it).
+        component: String,
+        /// Choose for the sessions that are in no group, and for the groups without a choice.
+        #[arg(long)]
+        default: bool,
+        /// A file with its configuration.
+        #[arg(long, value_name = "FILE")]
+        configure: Option<PathBuf>,
+    },
+    /// Take a choice back: the default serves the group then, and without a default plain timeouts.
+    Drop {
+        /// The group.
+        #[arg(required_unless_present = "default", conflicts_with = "default")]
+        group: Option<String>,
+        /// The default.
+        #[arg(long)]
+        default: bool,
+    },
+    /// Show which failure detectors are chosen.
+    Show,
 }
 
 #[derive(Debug, Args)]
@@ -55,8 +83,72 @@ enum Traces {
     None,
 }
 
-pub(crate) fn run(command: &Detector, output: Output) -> Result<(), Failure> {
-    let Detector::Simulate(simulate) = command;
+/// The commands that ask something of a cluster.
+pub(crate) async fn operate(
+    session: &Session,
+    command: Detector,
+    out: Output,
+) -> Result<(), Failure> {
+    match command {
+        Detector::Use {
+            group,
+            component,
+            default: _,
+            configure,
+        } => {
+            let configuration = match configure {
+                Some(file) => {
+                    fs::read_to_string(&file).map_err(|error| Failure::file(&file, &error))?
+                }
+                None => String::new(),
+            };
+            let digest = plugin::find(&session.plugins().await?, &component)?;
+            let choice = PolicyChoice {
+                digest,
+                configuration,
+            };
+            let group = group.unwrap_or_default();
+            let zxid = session.choose_detector(&group, Some(choice)).await?;
+            let text = format!("{component} serves {}", name(&group));
+            let document = json!({ "group": group, "digest": digest, "zxid": zxid });
+            out.print(&text, &document)
+        }
+        Detector::Drop { group, default: _ } => {
+            let group = group.unwrap_or_default();
+            let zxid = session.choose_detector(&group, None).await?;
+            let text = format!("no failure detector is chosen for {}", name(&group));
+            out.print(&text, &json!({ "group": group, "zxid": zxid }))
+        }
+        Detector::Show => {
+            let (detectors, plugins) = (session.detectors().await?, session.plugins().await?);
+            let component = |digest: Digest| {
+                let plugin = plugins.iter().find(|plugin| plugin.digest == digest);
+                plugin.map_or_else(String::new, |plugin| plugin.name.clone())
+            };
+            let row = |of: &DetectorInfo| {
+                vec![
+                    name(&of.group).to_owned(),
+                    component(of.digest),
+                    of.digest.to_string(),
+                    of.configuration.clone(),
+                ]
+            };
+            let rows: Vec<_> = detectors.iter().map(row).collect();
+            let documents: Vec<_> = detectors.iter().map(|of| json!(of)).collect();
+            let headings = ["GROUP", "COMPONENT", "DIGEST", "CONFIGURATION"];
+            out.table(&headings, &rows, &documents)
+        }
+        // It needs no cluster.
+        Detector::Simulate(_) => Ok(()),
+    }
+}
+
+/// As people are told of a group, or of the default.
+fn name(group: &str) -> &str {
+    if group.is_empty() { "(default)" } else { group }
+}
+
+pub(crate) fn simulate(simulate: &Simulate, output: Output) -> Result<(), Failure> {
     let detectors = Detectors::configured(simulate.fixed.as_bytes(), simulate.phi.as_bytes())
         .map_err(Failure::configuration)?;
     let mut outcomes = match simulate.traces {

@@ -94,7 +94,9 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Partition(Partition::Simulate(arguments)) => {
             partition::simulate(&arguments, out)?;
         }
-        Command::Detector(command) => detector::run(&command, out)?,
+        Command::Detector(detector::Detector::Simulate(arguments)) => {
+            detector::simulate(&arguments, out)?;
+        }
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
@@ -153,11 +155,11 @@ async fn operate(
         Command::Mount(command) => plugin::mount(session, command, out).await,
         Command::Member(command) => member::operate(session, command, out).await,
         Command::Partition(command) => partition::operate(session, command, out).await,
+        Command::Detector(command) => detector::operate(session, command, out).await,
         Command::Init(_)
         | Command::Bench(_)
         | Command::Server { .. }
         | Command::Dev(_)
-        | Command::Detector(_)
         | Command::Lock(_)
         | Command::Cluster(_)
         | Command::CompileComponent { .. } => Ok(()),

@@ -33,6 +33,7 @@ mod config;
 mod connector;
 mod core;
 mod counter;
+mod detectors;
 mod driver;
 mod error;
 mod following;
@@ -55,6 +56,7 @@ pub use client::{Client, EndpointStatus, cluster_status};
 pub use config::{ClientConfig, Context, ContextChoice, default_context, split_endpoints};
 pub use core::{CLOCK_DRIFT_PERMILLE, Grant, Standing};
 pub use counter::Counter;
+pub use detectors::DetectorInfo;
 pub use error::{
     Attempt, AttemptError, CallError, ConfigError, ConnectError, InstallError, MapError, ReadError,
     Unanswered, WatchError, WriteError,
