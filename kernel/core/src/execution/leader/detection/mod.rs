@@ -158,23 +158,18 @@ impl Detection {
             let said = self.said(subject, detector, now);
             said.is_some_and(|said| said.hold_until > active)
         };
-        self.serving(subject).into_iter().any(objects)
+        self.serving(subject).any(objects)
     }
 
     /// The detectors that judge a session: those of its groups, or the default. None of a session of
-    /// which is not known yet where it belongs.
-    fn serving(&self, subject: &Subject) -> Vec<Zxid> {
-        let Some(place) = &subject.place else {
-            return Vec::new();
-        };
-        let groups = place.memberships.iter().map(|of| of.group.as_str());
-        let mut serving: Vec<Zxid> = groups.filter_map(|group| self.serves(group)).collect();
-        if place.memberships.is_empty() {
-            serving.extend(self.serves(""));
-        }
-        serving.sort_unstable();
-        serving.dedup();
-        serving
+    /// which is not known yet where it belongs; some more than once.
+    fn serving(&self, subject: &Subject) -> impl Iterator<Item = Zxid> {
+        let place = subject.place.as_ref();
+        let memberships = place.into_iter().flat_map(|place| &place.memberships);
+        let of_groups = memberships.filter_map(|of| self.serves(&of.group));
+        let in_none = place.filter(|place| place.memberships.is_empty());
+        let by_default = in_none.and_then(|_| self.serves(""));
+        of_groups.chain(by_default)
     }
 
     /// The detector of a group.
@@ -226,9 +221,12 @@ impl Detection {
             let silent = subject.silent_ms(active) * LOOK_SHARE;
             let is_late = silent >= u64::from(subject.timeout_ms);
             for detector in self.serving(subject) {
-                if let Some((sessions, is_worth_it)) = judged.get_mut(&detector) {
+                let Some((sessions, is_worth_it)) = judged.get_mut(&detector) else {
+                    continue;
+                };
+                *is_worth_it |= is_late;
+                if sessions.last() != Some(&session) {
                     sessions.push(session);
-                    *is_worth_it |= is_late;
                 }
             }
         }

@@ -107,7 +107,7 @@ impl Subjects {
 
     fn heard(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) -> &mut Subject {
         self.touches += 1;
-        let subject = self.by_session.entry(session).or_insert(Subject {
+        let unheard = || Subject {
             touch: 0,
             heard_at,
             timeout_ms,
@@ -116,7 +116,8 @@ impl Subjects {
             place: None,
             said: Vec::new(),
             doubt: Doubt::default(),
-        });
+        };
+        let subject = self.by_session.entry(session).or_insert_with(unheard);
         subject.touch = self.touches;
         subject.heard_at = subject.heard_at.max(heard_at);
         subject.timeout_ms = timeout_ms;
