@@ -13,7 +13,7 @@ mod subjects;
 mod suspects;
 mod tables;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use folkmoot_proto::partition::PolicyChoice;
 use folkmoot_proto::{MemberId, Now, SessionId, Term, Tick, Zxid};
@@ -25,7 +25,7 @@ use super::Leader;
 use crate::detection::{Brake, LOOK_MS};
 use crate::execution::Execution;
 use crate::mutation::{self, Mutation};
-use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld, Table};
 use crate::state::{AppliedTxn, Notice, View};
 
 /// How old a verdict may be that counts, in milliseconds from the question on (rule R43).
@@ -43,10 +43,10 @@ const FAULT_MS_MAX: u64 = 10_000;
 /// A session is worth asking about once it is silent for this part of its timeout: its client sends
 /// a heartbeat in each fifth.
 const LOOK_SHARE: u64 = 4;
-/// Subjects for each millisecond between two looks, beyond [`LOOK_MS`]: tables of 100,000 take some
-/// 30 ms to make.
+/// Subjects for each millisecond between two looks, where these are further apart than [`LOOK_MS`]:
+/// a look takes time in proportion to them, and at 100,000 four looks fit the age of a verdict.
 const SUBJECTS_PER_MS: usize = 400;
-/// Sessions of which is read in one look where they belong, which takes some 5 µs each.
+/// Sessions of which is read in one look where they belong: two nodes of JSON each.
 const PLACES_PER_LOOK: usize = 2_000;
 /// What expired is counted in its zone for this long, in milliseconds.
 const GONE_MS: u64 = 60_000;
@@ -83,6 +83,9 @@ struct Detector {
     /// Faults in a row.
     faults: u32,
 }
+
+/// A session that a detector judges.
+type Judged<'a> = (SessionId, &'a Subject);
 
 /// A question to a failure detector that is under way. It outlives the office of the leader that put
 /// it: the same detector is not asked again before it has answered.
@@ -210,13 +213,15 @@ impl Detection {
         self.by_group = chosen.into_iter().collect();
     }
 
-    /// Whom each detector judges, and whether one of them is worth asking about.
-    fn judged(&self, now: Tick, active: Tick) -> BTreeMap<Zxid, (Vec<SessionId>, bool)> {
-        let mut judged: BTreeMap<Zxid, (Vec<SessionId>, bool)> = BTreeMap::new();
-        for (zxid, detector) in &self.detectors {
-            let is_due = detector.look_at.is_some_and(|at| at <= now);
-            judged.insert(*zxid, (Vec::new(), is_due));
-        }
+    /// Whom each of these detectors judges, of those that have reason to: one that they judge is
+    /// silent, or they wanted to look again.
+    fn judged(&self, by: &[Zxid], now: Tick, active: Tick) -> BTreeMap<Zxid, Vec<Judged<'_>>> {
+        let is_due = |zxid: &Zxid| {
+            let look_at = self.detectors.get(zxid).and_then(|of| of.look_at);
+            look_at.is_some_and(|at| at <= now)
+        };
+        let start = |zxid: &Zxid| (*zxid, (Vec::new(), is_due(zxid)));
+        let mut judged: BTreeMap<Zxid, (Vec<Judged<'_>>, bool)> = by.iter().map(start).collect();
         for (session, subject) in self.subjects.iter() {
             let silent = subject.silent_ms(active) * LOOK_SHARE;
             let is_late = silent >= u64::from(subject.timeout_ms);
@@ -225,12 +230,34 @@ impl Detection {
                     continue;
                 };
                 *is_worth_it |= is_late;
-                if sessions.last() != Some(&session) {
-                    sessions.push(session);
+                if sessions.last().is_none_or(|(last, _)| *last != session) {
+                    sessions.push((session, subject));
                 }
             }
         }
-        judged
+        let worth_it = judged
+            .into_iter()
+            .filter(|(_, (of, is_worth_it))| *is_worth_it && !of.is_empty());
+        worth_it
+            .map(|(zxid, (sessions, _))| (zxid, sessions))
+            .collect()
+    }
+
+    fn row<'a>(
+        &self,
+        view: &impl View,
+        (session, subject): Judged<'a>,
+        detector: Zxid,
+        (now, active): (Tick, Tick),
+    ) -> Row<'a> {
+        let arrived = subject.arrived.map(|(member, _)| member);
+        let member = arrived.or_else(|| view.session(session).map(|of| of.member));
+        Row {
+            session,
+            subject,
+            state: self.state_of(subject, detector, now, active),
+            member: member.map_or(0, |member| member.0),
+        }
     }
 
     fn state_of(&self, subject: &Subject, detector: Zxid, now: Tick, active: Tick) -> State {
@@ -296,13 +323,17 @@ impl Detection {
         detector.ask_after = now.plus_millis(pause_ms);
     }
 
-    /// How many expired of late in each zone.
-    fn gone_by_zone(&mut self, active: Tick) -> BTreeMap<&str, u32> {
+    /// Forgets who expired long ago.
+    fn forget_gone(&mut self, active: Tick) {
         while let Some((at, _)) = self.gone.front()
             && active.millis_since(*at) > GONE_MS
         {
             self.gone.pop_front();
         }
+    }
+
+    /// How many expired of late in each zone.
+    fn gone_by_zone(&self) -> BTreeMap<&str, u32> {
         let mut counts = BTreeMap::new();
         for (_, zone) in &self.gone {
             *counts.entry(zone.as_str()).or_default() += 1;
@@ -348,70 +379,51 @@ impl Execution {
     }
 
     fn ask_detectors(&mut self, now: Now) {
-        let is_awaited = |asked: &mut Asked| now.tick < asked.at.plus_millis(ANSWER_MS);
-        self.asked.retain(|_, asked| is_awaited(asked));
-        let busy: Vec<Zxid> = self.asked.values().map(|asked| asked.detector).collect();
-        let Some(leader) = &mut self.leader else {
-            return;
-        };
-        let active = leader.active.look(now.tick);
-        let judged = leader.detection.judged(now.tick, active);
-        for (zxid, (sessions, is_worth_it)) in judged {
-            let may_ask = |of: &Detector| of.ask_after <= now.tick && !busy.contains(&zxid);
-            let leader = self.leader.as_ref();
-            let detector = leader.and_then(|leader| leader.detection.detectors.get(&zxid));
-            if is_worth_it && !sessions.is_empty() && detector.is_some_and(may_ask) {
-                self.ask_detector(now, active, zxid, &sessions);
-            }
-        }
-    }
-
-    fn ask_detector(&mut self, now: Now, active: Tick, zxid: Zxid, sessions: &[SessionId]) {
+        self.asked
+            .retain(|_, asked| now.tick < asked.at.plus_millis(ANSWER_MS));
+        let busy: BTreeSet<Zxid> = self.asked.values().map(|asked| asked.detector).collect();
         let Some((leader, view)) = self.leader_and_view() else {
             return;
         };
+        let (term, active) = (leader.term, leader.active.look(now.tick));
         let observer = observer(leader, active);
-        let gone = leader.detection.gone_by_zone(active);
-        let gone: BTreeMap<String, u32> = gone
-            .into_iter()
-            .map(|(zone, count)| (zone.to_owned(), count))
-            .collect();
-        let gone = gone
-            .iter()
-            .map(|(zone, count)| (zone.as_str(), *count))
-            .collect();
+        leader.detection.forget_gone(active);
         let detection = &leader.detection;
-        let row = |session: &SessionId| {
-            let subject = detection.subjects.get(*session)?;
-            let arrived = subject.arrived.map(|(member, _)| member);
-            let member = arrived.or_else(|| view.session(*session).map(|of| of.member));
-            Some(Row {
-                session: *session,
-                subject,
-                state: detection.state_of(subject, zxid, now.tick, active),
-                member: member.map_or(0, |member| member.0),
-            })
-        };
-        let rows: Vec<Row<'_>> = sessions.iter().filter_map(row).collect();
-        let tables = tables::input(&rows, active, &gone, observer);
-        let term = leader.term;
-        let Some(detector) = leader.detection.detectors.get_mut(&zxid) else {
+        let gone = detection.gone_by_zone();
+        let detectors = detection.detectors.iter();
+        let free = detectors.filter(|(zxid, of)| of.ask_after <= now.tick && !busy.contains(zxid));
+        let free: Vec<Zxid> = free.map(|(zxid, _)| *zxid).collect();
+        let mut questions = Vec::new();
+        for (zxid, sessions) in detection.judged(&free, now.tick, active) {
+            let row = |of| detection.row(view, of, zxid, (now.tick, active));
+            let rows: Vec<Row<'_>> = sessions.into_iter().map(row).collect();
+            questions.push((zxid, tables::input(&rows, active, &gone, observer)));
+        }
+        for (zxid, tables) in questions {
+            let asked = Asked {
+                term,
+                detector: zxid,
+                at: now.tick,
+                active,
+            };
+            self.ask_detector(asked, tables);
+        }
+    }
+
+    fn ask_detector(&mut self, asked: Asked, tables: Vec<Table>) {
+        let leader = self.leader.as_mut();
+        let detectors = leader.map(|leader| &mut leader.detection.detectors);
+        let Some(detector) = detectors.and_then(|of| of.get_mut(&asked.detector)) else {
             return;
         };
         detector.look_at = None;
-        let call = PolicyCall {
+        let choice = detector.choice.clone();
+        let id = self.ask_policy(PolicyCall {
             world: PolicyWorld::FailureDetector,
-            digest: detector.choice.digest,
-            configuration: detector.choice.configuration.clone().into_bytes(),
+            digest: choice.digest,
+            configuration: choice.configuration.into_bytes(),
             tables,
-        };
-        let id = self.ask_policy(call);
-        let asked = Asked {
-            term,
-            detector: zxid,
-            at: now.tick,
-            active,
-        };
+        });
         self.asked.insert(id, asked);
     }
 

@@ -111,7 +111,10 @@ fn subject_table(rows: &[Row<'_>], active: Tick, zones: &BTreeMap<&str, Zone>) -
         .map(|row| row.subject.history.figures())
         .collect();
     let classes = rows.iter().map(|row| row.class().to_owned());
-    let zone = |row: &Row<'_>| zones.get(row.zone()).map_or(NONE, |zone| zone.row);
+    let zone = |row: &Row<'_>| match row.zone() {
+        "" => NONE,
+        name => zones.get(name).map_or(NONE, |zone| zone.row),
+    };
     Table::new("subjects", rows.len())
         .with("key", u64s(&|row| row.session.0))
         .with("touch", u64s(&|row| row.subject.touch))
