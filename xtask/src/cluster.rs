@@ -156,10 +156,18 @@ impl Cluster {
 
     /// Runs `folkmoot ARGUMENTS --output json` as a client and gives its standard output.
     pub(crate) fn folkmoot(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        self.run(&[arguments, &["--output", "json"]].concat())
+    }
+
+    /// Runs `folkmoot ARGUMENTS` as a client and gives what a person would read.
+    pub(crate) fn folkmoot_text(&self, arguments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(self.run(arguments)?)?)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Vec<u8>> {
         let output = self
             .client(&self.folkmoot, 1)
             .args(arguments)
-            .args(["--output", "json"])
             .stdin(Stdio::null())
             .output()
             .context("folkmoot did not start")?;

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: the main job on real processes, with faults, and a table of what was seen.
 
 mod observations;
+mod partitions;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -21,12 +22,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct DemoOptions {
+    /// Shows one thing at length.
+    #[arg(value_enum)]
+    act: Option<Act>,
     /// Workers that contend for the lock.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(3..=16))]
     workers: u8,
     /// Keeps the members' folders and logs, and says where they are.
     #[arg(long)]
     keep: bool,
+}
+
+/// What is shown at length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Act {
+    /// Twelve workers in three zones that own 96 partitions, and what moves them.
+    Partitions,
 }
 
 /// Runs the demo; the exit status says whether everything held.
@@ -41,37 +52,67 @@ pub(crate) fn run(options: &DemoOptions) -> Result<ExitCode> {
     if options.keep {
         let _ = folder.keep();
     }
-    let mut story = Story::begin(&programs, &folder_path.join("cluster"))?;
-    let outcome = story.tell(&guests, options.workers);
-    let seen = story.observations;
-    drop(story.workers);
-    if let Err(error) = outcome {
-        println!("\n{}", seen.table());
-        if options.keep {
-            println!(
-                "the members' folders and logs are in {}",
-                folder_path.display()
-            );
-        }
-        return Err(error.context("the demo did not come to its end (run it with --keep for logs)"));
-    }
-    println!("\n{}", seen.table());
-    println!(
-        "{} in {:.0} s",
-        seen.verdict(),
-        began.elapsed().as_secs_f64()
-    );
+    let cluster = folder_path.join("cluster");
+    let (seen, outcome) = match options.act {
+        None => tell_all(&programs, &guests, &cluster, options.workers)?,
+        Some(Act::Partitions) => partitions::tell(&programs, &guests, &cluster)?,
+    };
+    println!("\n{}", table(&seen));
     if options.keep {
         println!(
             "the members' folders and logs are in {}",
             folder_path.display()
         );
     }
-    Ok(if seen.all_held() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    outcome.context("the demo did not come to its end (run it with --keep for logs)")?;
+    let held = seen.iter().all(|row| row.held);
+    let verdict = match held {
+        true => "everything held",
+        false => "something did NOT hold",
+    };
+    println!("{verdict} in {:.0} s", began.elapsed().as_secs_f64());
+    Ok(match held {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
+}
+
+/// One thing that was promised, what was seen of it, and whether it held.
+pub(crate) struct Row {
+    what: &'static str,
+    seen: String,
+    held: bool,
+}
+
+/// The table for the end.
+fn table(rows: &[Row]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_preset(comfy_table::presets::UTF8_FULL_CONDENSED)
+        .set_header(["what", "seen", "held"]);
+    for row in rows {
+        let held = if row.held { "yes" } else { "NO" };
+        table.add_row([row.what, &row.seen, held]);
+    }
+    table
+}
+
+/// The main job: a lock with its workers, and then, on the same cluster, partitions in short.
+fn tell_all(
+    programs: &Path,
+    guests: &Path,
+    folder: &Path,
+    workers: u8,
+) -> Result<(Vec<Row>, Result<()>)> {
+    let mut story = Story::begin(programs, folder)?;
+    let mut outcome = story.tell(guests, workers);
+    let mut seen = story.observations.rows();
+    if outcome.is_ok() {
+        let (rows, told) = partitions::tell_in_short(programs, guests, &mut story.cluster);
+        seen.extend(rows);
+        outcome = told;
+    }
+    Ok((seen, outcome))
 }
 
 /// The cluster, the workers, and what was seen so far.
@@ -138,7 +179,8 @@ impl Story {
             let name = format!("w{number}");
             let member = u64::from(number - 1) % 3 + 1;
             let reports = self.reporter.clone();
-            let worker = Worker::start(&self.cluster, &self.program, &name, member, reports)?;
+            let worker =
+                Worker::start(&self.cluster, (&self.program, &[]), &name, member, reports)?;
             self.workers.push(worker);
         }
         self.say(&format!(

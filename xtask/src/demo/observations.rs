@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use comfy_table::{Table, presets};
-
+use super::Row;
 use super::worker::{Happened, Report};
 
 /// What was seen so far.
@@ -155,14 +154,15 @@ impl Observations {
         })
     }
 
-    fn rows(&self) -> Vec<(&'static str, String, bool)> {
+    /// What was promised, and what was seen of it.
+    pub(super) fn rows(&self) -> Vec<Row> {
         let millis = |duration: Option<Duration>| {
             duration.map_or("not seen".to_owned(), |duration| {
                 format!("{} ms", duration.as_millis())
             })
         };
         let refused = self.stale.values().filter(|refused| **refused).count();
-        vec![
+        let rows = [
             (
                 "leader killed: longest pause in acknowledged writes",
                 millis(self.failover),
@@ -209,36 +209,9 @@ impl Observations {
                     }),
                 self.agreement.is_some(),
             ),
-        ]
-    }
-
-    /// Whether everything promised was seen.
-    pub(crate) fn all_held(&self) -> bool {
-        self.rows().iter().all(|(_, _, held)| *held)
-    }
-
-    /// One line for the end.
-    pub(crate) fn verdict(&self) -> &'static str {
-        if self.all_held() {
-            "everything held"
-        } else {
-            "something did NOT hold"
-        }
-    }
-
-    /// The table for the end.
-    pub(crate) fn table(&self) -> Table {
-        let mut table = Table::new();
-        table
-            .load_preset(presets::UTF8_FULL_CONDENSED)
-            .set_header(["what", "seen", "held"]);
-        for (what, seen, held) in self.rows() {
-            table.add_row([
-                what.to_owned(),
-                seen,
-                (if held { "yes" } else { "NO" }).to_owned(),
-            ]);
-        }
-        table
+        ];
+        let rows = rows.into_iter();
+        rows.map(|(what, seen, held)| Row { what, seen, held })
+            .collect()
     }
 }

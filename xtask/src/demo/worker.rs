@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
 
@@ -19,7 +20,7 @@ pub(crate) struct Worker {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What a worker did.
+/// What a worker that contends for the lock did.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Happened {
@@ -50,24 +51,25 @@ pub(crate) enum Happened {
 }
 
 /// One line of one worker.
-pub(crate) struct Report {
+pub(crate) struct Report<T = Happened> {
     pub(crate) worker: String,
     pub(crate) at: Instant,
-    pub(crate) happened: Happened,
+    pub(crate) happened: T,
 }
 
 impl Worker {
     /// Starts a worker that is attached to member `member` first.
-    pub(crate) fn start(
+    pub(crate) fn start<T: DeserializeOwned + Send + 'static>(
         cluster: &Cluster,
-        program: &Path,
+        (program, arguments): (&Path, &[&str]),
         name: &str,
         member: u64,
-        reports: Sender<Report>,
+        reports: Sender<Report<T>>,
     ) -> Result<Self> {
         let mut process = cluster
             .client(program, member)
             .args(["--name", name])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -108,6 +110,11 @@ impl Worker {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
     }
 
     /// Stops it as SIGSTOP does.
