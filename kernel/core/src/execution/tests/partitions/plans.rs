@@ -5,7 +5,7 @@ use std::cell::Cell;
 use folkmoot_proto::Digest;
 use folkmoot_proto::client::Operation;
 use folkmoot_proto::group::GroupOperation;
-use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PartitionId, PolicyChoice};
+use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PolicyChoice};
 use folkmoot_proto::reply::Outcome;
 
 use super::super::cluster::member;
