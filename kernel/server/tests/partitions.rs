@@ -254,3 +254,33 @@ async fn r37_a_policy_that_loops_holds_nothing_up() {
     within(map.approve()).await.expect("approved");
     cluster.stop(0);
 }
+
+/// What a member has compiled may be lost: it plans on once it has compiled it anew.
+#[tokio::test]
+async fn a_policy_whose_code_is_lost_plans_on_after_the_next_start() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    let admin = connect(&cluster, 0).await;
+    let served = Served::default();
+    let session = connect(&cluster, 0).await;
+    let _first = work(&session, "a", &served).await;
+    let map = PartitionMap::new(&admin, GROUP);
+    let sticky = config(&admin, "policies/sticky-balanced", "").await;
+    let created = map.create(sticky, Layout::Ranges(PARTITIONS));
+    within(created).await.expect("created");
+    let mut changes = within(map.follow()).await.expect("told");
+    until(&mut changes, |view| owners(view).is_some()).await;
+
+    cluster.stop(0);
+    let compiled = cluster.configs[0].data.join("compiled");
+    std::fs::remove_dir_all(compiled).expect("it was there");
+    cluster.start(0).expect("it starts without");
+    let session = connect(&cluster, 0).await;
+    let _second = work(&session, "b", &served).await;
+    // The kernel's own plan would leave everything where it is.
+    let view = until(&mut changes, |view| {
+        owners(view).is_some_and(|owners| counts(&owners).get("b") == Some(&12))
+    })
+    .await;
+    assert_eq!((view.breaker, served.twice()), (None, 0));
+}
