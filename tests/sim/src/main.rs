@@ -52,6 +52,15 @@ enum Command {
         #[command(flatten)]
         world: WorldArguments,
     },
+    /// Says what a large partition map costs a leader, on the clock of this machine.
+    Scale {
+        /// Members of the group.
+        #[arg(long, default_value_t = 1000)]
+        members: u32,
+        /// Partitions of its map.
+        #[arg(long, default_value_t = 100_000)]
+        partitions: u32,
+    },
     /// Takes each rule out once, looks for the seed that finds it, and writes `docs/mutants.md`.
     #[cfg(feature = "mutants")]
     Mutants {
@@ -106,6 +115,19 @@ fn main() -> ExitCode {
             keep_going,
             world,
         } => run(seeds, threads, keep_going, &world.options(false)),
+        Command::Scale {
+            members,
+            partitions,
+        } => match folkmoot_sim::scenarios::scale(members, partitions) {
+            Ok(said) => {
+                print!("{said}");
+                ExitCode::SUCCESS
+            }
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Seed {
             seed,
             verbose,

@@ -8,7 +8,10 @@ mod leader;
 mod log;
 mod maps;
 mod plugins;
+mod scale;
 mod sessions;
+
+pub use scale::scale;
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]

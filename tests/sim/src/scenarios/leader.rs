@@ -2,6 +2,7 @@
 //! back, as the scenario says; and clients that are attached to it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folkmoot_core::consensus::{ProposeRefused, ProposedBatch, bootstrap_entry};
@@ -9,11 +10,13 @@ use folkmoot_core::execution::{
     ClientEvent, ConnectionId, ConsensusEvent, Execution, ExecutionAction, ExecutionConfig,
     Progress, StreamId,
 };
+use folkmoot_core::policy::{PolicyAnswer, PolicyCall, PolicyCallId};
 use folkmoot_core::state::State;
 use folkmoot_proto::client::{
     ClientFrame, ControlReply, NodeKind, Operation, Request, ServerFrame,
 };
 use folkmoot_proto::entry::{Entry, EntryKind};
+use folkmoot_proto::frame::to_bytes;
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::reply::{Outcome, Reply};
@@ -46,6 +49,12 @@ pub(super) struct Leader {
     pub(super) acknowledged: Vec<u64>,
     /// Through which zxid the last acknowledgement wants the maps to be taken in.
     pub(super) position: Option<Zxid>,
+    /// What policies are asked.
+    pub(super) questions: VecDeque<(PolicyCallId, PolicyCall)>,
+    /// What its steps took on the machine's own clock: the longest, and all.
+    pub(super) steps: (Duration, Duration),
+    /// Bytes of the batches that were proposed.
+    pub(super) proposed_bytes: usize,
     streams: u64,
 }
 
@@ -83,6 +92,9 @@ impl Leader {
             frames: BTreeMap::new(),
             acknowledged: Vec::new(),
             position: None,
+            questions: VecDeque::new(),
+            steps: (Duration::ZERO, Duration::ZERO),
+            proposed_bytes: 0,
             streams: 0,
         };
         let entries = vec![bootstrap_entry(bootstrap)];
@@ -130,6 +142,7 @@ impl Leader {
     }
 
     fn take(&mut self, batch: ProposedBatch) {
+        self.proposed_bytes += batch.payload.len();
         let (base, last) = (batch.base_zxid, self.last.1);
         match base == last {
             true => self.commit_entry(EntryKind::Batch, batch.last_zxid, batch.payload),
@@ -167,7 +180,11 @@ impl Leader {
     /// Everything happens that can happen without time passing.
     pub(super) fn run(&mut self) -> Result<(), String> {
         for _ in 0..10_000 {
+            let started = Instant::now();
             let progress = self.execution.step(self.now, &mut self.runtime);
+            let (longest, all) = self.steps;
+            let took = started.elapsed();
+            self.steps = (longest.max(took), all + took);
             let mut busy = progress == Progress::More;
             while let Some(action) = self.execution.poll_action() {
                 busy = true;
@@ -220,6 +237,7 @@ impl Leader {
                 self.runtime.compiled(digest);
                 self.execution.component_ready(self.now, digest);
             }
+            ExecutionAction::AskPolicy { id, call } => self.questions.push_back((id, *call)),
             ExecutionAction::Stop { reason } => return Err(format!("it stops: {reason}")),
             _ => {}
         }
@@ -243,21 +261,21 @@ impl Leader {
     }
 
     /// Asks for a session; `name` makes its secret.
-    pub(super) fn ask_session(&mut self, name: u8) -> StreamId {
+    pub(super) fn ask_session(&mut self, name: u32) -> StreamId {
         self.streams += 1;
         let stream = StreamId(self.streams);
         let frame = ClientFrame::Open {
-            secret: SessionSecret([name; 32]),
+            secret: secret_of(name),
             timeout_ms: TIMEOUT_MS,
         };
         self.frame(stream, frame);
         stream
     }
 
-    pub(super) fn open(&mut self, name: u8) -> Result<Client, String> {
+    pub(super) fn open(&mut self, name: u32) -> Result<Client, String> {
         let stream = self.ask_session(name);
         self.run()?;
-        self.attached(stream, SessionSecret([name; 32]))
+        self.attached(stream, secret_of(name))
     }
 
     /// Asks for a client's session on another stream.
@@ -351,6 +369,21 @@ impl Leader {
         self.frames(client.stream).into_iter().find_map(completion)
     }
 
+    /// A client has taken a frame.
+    pub(super) fn drained(&mut self, client: &Client, frame: &ServerFrame) {
+        let event = ClientEvent::Drained {
+            stream: client.stream,
+            bytes: to_bytes(frame).map_or(0, |bytes| bytes.len()),
+        };
+        self.execution.handle_client(self.now, event);
+    }
+
+    /// A policy answers.
+    pub(super) fn answer(&mut self, id: PolicyCallId, answer: PolicyAnswer) -> Result<(), String> {
+        self.execution.handle_policy(self.now, id, answer);
+        self.run()
+    }
+
     pub(super) fn heartbeat(&mut self, client: &Client, sequence: u64) {
         let event = ClientEvent::Heartbeat {
             connection: ConnectionId(client.stream.0),
@@ -397,6 +430,12 @@ impl Leader {
             other => Err(format!("instead of a wait: {other:?}")),
         }
     }
+}
+
+fn secret_of(name: u32) -> SessionSecret {
+    let mut secret = [1; 32];
+    secret[..4].copy_from_slice(&name.to_le_bytes());
+    SessionSecret(secret)
 }
 
 pub(super) fn request(id: RequestId, operation: Operation) -> Request {

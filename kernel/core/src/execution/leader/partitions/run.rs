@@ -222,24 +222,29 @@ impl Run {
         draft: &mut Draft,
         controller: &mut Controller,
     ) -> Result<Pending, Refusal> {
-        let mut begun = 0;
+        let mut later = Vec::new();
         let mut pending = Pending::No;
-        let targets = core::mem::take(&mut controller.targets);
-        for (place, target) in targets {
+        for _ in 0..STEPS_PER_TXN {
+            let Some((place, target)) = controller.targets.pop_first() else {
+                break;
+            };
             let (_, partition) = place;
-            if begun == STEPS_PER_TXN {
-                controller.targets.insert(place, target);
-                pending = Pending::Yes;
-                continue;
-            }
             match self.begin_target(draft, partition, &target)? {
-                Begun::Yes => begun += 1,
+                Begun::Yes => {}
                 Begun::Void => controller.planner.voided(),
-                Begun::Later => {
-                    controller.targets.insert(place, target);
-                    pending = Pending::Yes;
+                Begun::Later => later.push((place, target)),
+                Begun::Full => {
+                    later.push((place, target));
+                    break;
                 }
             }
+        }
+        let begun_all = later.is_empty();
+        controller.targets.extend(later);
+        if !controller.targets.is_empty() {
+            pending = Pending::Yes;
+            // Where nothing was in the way, those behind go on in the next turn.
+            controller.planned = begun_all;
         }
         Ok(pending)
     }
@@ -269,8 +274,15 @@ impl Run {
         if target.reason == MoveReason::Balance && before.owner.is_some() && now < settled {
             return Ok(Begun::Later);
         }
-        if !self.has_room(&before, target) || !self.take(recovers, now) {
+        if !self.has_room() {
+            return Ok(Begun::Full);
+        }
+        if !self.members_have_room(&before, target) {
             return Ok(Begun::Later);
+        }
+        if !self.take(recovers, now) {
+            // What gives an owner to what has none comes first, and has a budget of its own.
+            return Ok(if recovers { Begun::Later } else { Begun::Full });
         }
         self.begin(
             draft,
@@ -297,17 +309,18 @@ impl Run {
         })
     }
 
-    fn has_room(&self, before: &Assignment, target: &Target) -> bool {
+    fn has_room(&self) -> bool {
+        let most = self.record.config.moves_in_flight_max as usize;
+        let cluster = MOVES_IN_FLIGHT_MAX as usize;
+        let has_room = self.in_flight < most && self.in_flight + self.elsewhere < cluster;
+        has_room || mutation::is_on(Mutation::NoBudget)
+    }
+
+    fn members_have_room(&self, before: &Assignment, target: &Target) -> bool {
         if mutation::is_on(Mutation::NoBudget) {
             return true;
         }
         let config = &self.record.config;
-        let cluster = MOVES_IN_FLIGHT_MAX as usize;
-        if self.in_flight >= config.moves_in_flight_max as usize
-            || self.in_flight + self.elsewhere >= cluster
-        {
-            return false;
-        }
         let owner = before.owner.map(|owner| owner.member);
         let has = |member: &MemberNo| before.replicas.iter().any(|of| of.member == *member);
         let gains = target.members.iter().filter(|member| !has(member));
@@ -462,6 +475,8 @@ enum Begun {
     Void,
     /// The budget does not allow it yet.
     Later,
+    /// Nor anything behind it.
+    Full,
 }
 
 /// Thousandths of moves in a bucket at `now`: a minute's worth at most.

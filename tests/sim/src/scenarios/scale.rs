@@ -1,0 +1,223 @@
+//! `folkmoot-sim scale`: what a large map costs a leader, on the clock of this machine.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use folkmoot_core::state::View as _;
+use folkmoot_proto::MapId;
+use folkmoot_proto::client::{ClientFrame, Operation, ServerFrame};
+use folkmoot_proto::group::{GroupOperation, MemberSpec};
+use folkmoot_proto::partition::{
+    Layout, MapConfig, MapDetail, MapOperation, MemberNo, PolicyChoice,
+};
+
+use super::leader::{Client, Leader};
+use crate::dice::Dice;
+use crate::policies::{self, Planner};
+
+const GROUP: &str = "shards";
+const ZONES: u32 = 3;
+
+/// Gives a map of so many partitions to so many members by `sticky-balanced`, run natively, ends the
+/// session of one, and says what each took: of the execution thread, in the log, and to one router.
+///
+/// # Errors
+///
+/// What did not come to pass.
+pub fn scale(members: u32, partitions: u32) -> Result<String, String> {
+    let mut said = String::new();
+    let mut leader = Leader::new()?;
+    let mut admin = leader.open(0)?;
+    let mut workers = Vec::new();
+    for number in 1..=members {
+        let mut worker = leader.open(number)?;
+        leader.ask(&mut worker, join(number));
+        leader.run()?;
+        workers.push(worker);
+    }
+    install(&mut leader, &mut admin)?;
+    let before = resident_mib();
+    phase(&mut said, "creating the map", &mut leader, |leader| {
+        let config = MapConfig {
+            policy: Some(PolicyChoice {
+                digest: Planner::Sticky.digest(),
+                configuration: String::new(),
+            }),
+            readiness: false,
+            offline_delay_ms: 0,
+            recovery_per_minute: 1_000_000,
+            ..MapConfig::default()
+        };
+        let layout = Layout::Ranges(partitions);
+        ask(leader, &mut admin, MapOperation::Create { config, layout })
+    })?;
+    let planned = phase(&mut said, "placing everything", &mut leader, |leader| {
+        settle(leader, partitions)
+    })?;
+    let _ = writeln!(
+        said,
+        "  of the policy, on a thread of its own: {} ms",
+        planned.as_millis()
+    );
+    let _ = writeln!(
+        said,
+        "  memory: {} MiB more",
+        resident_mib().saturating_sub(before)
+    );
+    let router = leader.open(members + 1)?;
+    let watch = ClientFrame::WatchMap {
+        group: GROUP.to_owned(),
+        detail: MapDetail::Routing,
+        since: None,
+    };
+    phase(
+        &mut said,
+        "telling a router the map",
+        &mut leader,
+        |leader| {
+            leader.frame(router.stream, watch);
+            leader.run()
+        },
+    )?;
+    told(&mut said, &mut leader, &router);
+    let mut lost = workers.swap_remove(workers.len() / 2);
+    let planned = phase(&mut said, "losing a member", &mut leader, |leader| {
+        leader.ask(&mut lost, Operation::CloseSession);
+        leader.run()?;
+        settle(leader, partitions)
+    })?;
+    let _ = writeln!(
+        said,
+        "  of the policy, on a thread of its own: {} ms",
+        planned.as_millis()
+    );
+    told(&mut said, &mut leader, &router);
+    Ok(said)
+}
+
+fn join(number: u32) -> Operation {
+    let name = format!("m{number}");
+    Operation::Group {
+        group: GROUP.to_owned(),
+        operation: GroupOperation::Join {
+            spec: MemberSpec {
+                zone: format!("z{}", number % ZONES),
+                ..MemberSpec::at(name.clone())
+            },
+            predecessor: None,
+        },
+        member: name,
+    }
+}
+
+fn install(leader: &mut Leader, admin: &mut Client) -> Result<(), String> {
+    let (bytes, digest) = (Planner::Sticky.bytes(), Planner::Sticky.digest());
+    let steps = [
+        Operation::UploadChunk {
+            digest,
+            size: bytes.len() as u32,
+            offset: 0,
+            data: bytes.to_vec(),
+        },
+        Operation::Install {
+            digest,
+            name: "sticky-balanced".to_owned(),
+        },
+    ];
+    for step in steps {
+        leader
+            .call(admin, step)?
+            .map_err(|refusal| refusal.to_string())?;
+    }
+    Ok(())
+}
+
+fn ask(leader: &mut Leader, admin: &mut Client, operation: MapOperation) -> Result<(), String> {
+    let operation = Operation::Map {
+        group: GROUP.to_owned(),
+        operation,
+    };
+    let reply = leader.call(admin, operation)?;
+    reply.map(|_| ()).map_err(|refusal| refusal.to_string())
+}
+
+/// Answers what is asked until everything has an owner who lives. Answers what the policy took.
+fn settle(leader: &mut Leader, partitions: u32) -> Result<Duration, String> {
+    let mut dice = Dice::new(1, "scale");
+    let mut planned = Duration::ZERO;
+    for _ in 0..1_000 {
+        while let Some((id, call)) = leader.questions.pop_front() {
+            let started = Instant::now();
+            let answer = policies::answer(&call, &mut dice, false).ok_or("no answer")?;
+            planned += started.elapsed();
+            leader.answer(id, answer)?;
+        }
+        leader.pass(10)?;
+        let owned = owned(leader)?;
+        if leader.questions.is_empty() && owned == partitions as usize {
+            return Ok(planned);
+        }
+    }
+    Err(format!(
+        "{} of {partitions} partitions have owners",
+        owned(leader)?
+    ))
+}
+
+fn owned(leader: &Leader) -> Result<usize, String> {
+    let state = leader.execution.state();
+    let (map, record) = state.map_of(GROUP).ok_or("there is no map")?;
+    let map: MapId = map;
+    let lives = (0_u32..).zip(&record.members);
+    let lives = lives.filter(|(_, name)| state.incarnation(GROUP, name).is_some());
+    Ok(lives
+        .map(|(number, _)| state.held_by(map, MemberNo(number)).len())
+        .sum())
+}
+
+fn phase<T>(
+    said: &mut String,
+    name: &str,
+    leader: &mut Leader,
+    body: impl FnOnce(&mut Leader) -> Result<T, String>,
+) -> Result<T, String> {
+    leader.steps = (Duration::ZERO, Duration::ZERO);
+    leader.proposed_bytes = 0;
+    let answer = body(leader)?;
+    let (longest, all) = leader.steps;
+    let _ = writeln!(
+        said,
+        "{name}: longest step {:.1} ms, all {:.1} ms, {} bytes of log",
+        longest.as_secs_f64() * 1e3,
+        all.as_secs_f64() * 1e3,
+        leader.proposed_bytes,
+    );
+    Ok(answer)
+}
+
+fn told(said: &mut String, leader: &mut Leader, router: &Client) {
+    let frames = leader.frames(router.stream).into_iter();
+    let updates: Vec<usize> = frames
+        .inspect(|frame| leader.drained(router, frame))
+        .filter_map(|frame| match frame {
+            ServerFrame::Map(update) => Some(update.body.len()),
+            _ => None,
+        })
+        .collect();
+    let _ = writeln!(
+        said,
+        "  a router is told {} bytes in {} updates",
+        updates.iter().sum::<usize>(),
+        updates.len(),
+    );
+}
+
+/// What of this process is in memory.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = status
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * 4096 / (1 << 20)
+}
