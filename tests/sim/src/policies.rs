@@ -1,7 +1,9 @@
 //! Policies that worlds run natively: a standard one, and foolish ones that the kernel has to outlive
 //! (rule R37). The kernel never waits for one; an answer takes its time, or never comes.
 
-use folkmoot_core::policy::{Cells, Column, PolicyAnswer, PolicyCall, PolicyFailure, Table};
+use folkmoot_core::policy::{
+    Cells, Column, PolicyAnswer, PolicyCall, PolicyFailure, PolicyWorld, Table,
+};
 use folkmoot_proto::Digest;
 use folkmoot_sdk::rebalancer::prelude::{Input, MemberRow, PartitionRow, Plan, Rebalancer, Row};
 use folkmoot_sdk::table;
@@ -44,8 +46,18 @@ impl Planner {
     }
 }
 
+/// The bytes that stand for a failure detector that says what it likes.
+pub(crate) const DETECTOR: &[u8] = b"a detector that says what it likes, natively";
+
+pub(crate) fn detector() -> Digest {
+    Digest::of(DETECTOR)
+}
+
 /// What an examination of a policy's bytes finds.
 pub(crate) fn examine(digest: Digest) -> Option<String> {
+    if digest == detector() {
+        return Some("{\"world\":\"failure-detector\",\"name\":\"foolish\"}".to_owned());
+    }
     let planner = Planner::of(digest)?;
     Some(format!(
         "{{\"world\":\"rebalancer\",\"name\":\"{planner:?}\"}}"
@@ -63,7 +75,45 @@ pub(crate) fn answer(call: &PolicyCall, dice: &mut Dice, fails: bool) -> Option<
             message: "at random".to_owned(),
         }));
     }
-    Some(plan(call, dice))
+    Some(match call.world {
+        PolicyWorld::Rebalancer => plan(call, dice),
+        PolicyWorld::FailureDetector => Ok(assess(call, dice)),
+    })
+}
+
+/// Suspects and holds whom it likes, and speaks of touches that never were.
+fn assess(call: &PolicyCall, dice: &mut Dice) -> Vec<Table> {
+    let subjects = call.tables.iter().find(|table| table.name == "subjects");
+    let column = |name: &str| match subjects.and_then(|table| table.column(name)) {
+        Some(Cells::U64s(cells)) => cells.as_slice(),
+        _ => &[],
+    };
+    let mut rows: Vec<(u64, u64)> = Vec::new();
+    for (key, touch) in column("key").iter().zip(column("touch")) {
+        match dice.below(10) {
+            0 => {}
+            1 => rows.push((*key, touch + 1)),
+            _ => rows.push((*key, *touch)),
+        }
+    }
+    let one_of = |dice: &mut Dice, choices: &[u64]| dice.pick(choices).copied().unwrap_or(0);
+    let holds = rows.iter().map(|_| one_of(dice, &[0, 0, 500, 60_000]));
+    let holds: Vec<u64> = holds.collect();
+    let suspect = rows.iter().map(|_| u32::from(dice.chance(500)));
+    let suspect: Vec<u32> = suspect.collect();
+    let verdicts = Table::new("verdicts", rows.len())
+        .with(
+            "key",
+            Cells::U64s(rows.iter().map(|(key, _)| *key).collect()),
+        )
+        .with(
+            "touch",
+            Cells::U64s(rows.iter().map(|(_, touch)| *touch).collect()),
+        )
+        .with("suspicion", Cells::F64s(vec![1.0; rows.len()]))
+        .with("suspect", Cells::U32s(suspect))
+        .with("hold-ms", Cells::U64s(holds));
+    vec![verdicts]
 }
 
 fn plan(call: &PolicyCall, dice: &mut Dice) -> PolicyAnswer {

@@ -3,6 +3,7 @@
 
 mod components;
 mod consensus;
+mod detection;
 mod execution;
 mod leader;
 mod log;
@@ -134,6 +135,36 @@ pub const ALL: &[Scenario] = &[
         "R35",
         "a_lease_waits_for_what_was_told",
         maps::a_lease_waits_for_what_was_told,
+    ),
+    scenario(
+        "R43",
+        "no_hold_goes_past_the_ceiling",
+        detection::no_hold_goes_past_the_ceiling,
+    ),
+    scenario(
+        "R43",
+        "an_old_verdict_holds_nobody",
+        detection::an_old_verdict_holds_nobody,
+    ),
+    scenario(
+        "R43",
+        "a_later_touch_voids_a_verdict",
+        detection::a_later_touch_voids_a_verdict,
+    ),
+    scenario(
+        "R43",
+        "a_later_attachment_voids_a_verdict",
+        detection::a_later_attachment_voids_a_verdict,
+    ),
+    scenario(
+        "R43",
+        "a_later_term_voids_a_verdict",
+        detection::a_later_term_voids_a_verdict,
+    ),
+    scenario(
+        "R43",
+        "many_sessions_do_not_expire_at_once",
+        detection::many_sessions_do_not_expire_at_once,
     ),
     scenario(
         "R31",

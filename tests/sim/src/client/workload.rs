@@ -18,7 +18,7 @@ use crate::ctx::Ctx;
 use crate::dice::Dice;
 use crate::history::Act;
 use crate::invariants::plugins::payload;
-use crate::policies::Planner;
+use crate::policies::{DETECTOR, Planner, detector};
 use crate::runtime::Known;
 use crate::wires::{ClientId, Up};
 
@@ -173,6 +173,27 @@ fn setup(map: &MapConfig) -> Vec<Operation> {
         steps.push(Operation::Install {
             digest,
             name: format!("{planner:?}"),
+        });
+    }
+    let digest = detector();
+    steps.push(Operation::UploadChunk {
+        digest,
+        size: DETECTOR.len() as u32,
+        offset: 0,
+        data: DETECTOR.to_vec(),
+    });
+    steps.push(Operation::Install {
+        digest,
+        name: "detector".to_owned(),
+    });
+    // In most of the worlds.
+    if map.residence_ms == 0 {
+        steps.push(Operation::ChooseDetector {
+            group: String::new(),
+            choice: Some(PolicyChoice {
+                digest,
+                configuration: String::new(),
+            }),
         });
     }
     steps.push(Operation::Map {

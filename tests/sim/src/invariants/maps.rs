@@ -360,7 +360,7 @@ pub(crate) fn somebody_takes(oracle: &Oracle) -> bool {
     names.iter().any(|name| {
         let node = oracle.tree.now(&format!("{}/{name}", members_path(GROUP)));
         let record = node.and_then(|node| serde_json::from_slice::<MemberRecord>(&node.data).ok());
-        record.is_some_and(|record| !record.draining && record.healthy)
+        record.is_some_and(|record| !record.draining && record.healthy && !record.suspect)
     })
 }
 

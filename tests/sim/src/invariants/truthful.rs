@@ -134,6 +134,7 @@ fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Ef
         (Operation::Install { .. }, Outcome::Installed | Outcome::Waiting(_)) => true,
         (Operation::Mount { .. }, Outcome::Mounted) => true,
         (Operation::Group { .. }, Outcome::GroupChanged) => true,
+        (Operation::ChooseDetector { .. }, Outcome::DetectorChosen) => true,
         (
             Operation::Map { .. },
             Outcome::MapChanged

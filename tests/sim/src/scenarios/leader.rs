@@ -28,7 +28,6 @@ use folkmoot_proto::{
 use crate::runtime::{Known, NativeRuntime, examine};
 use crate::world::bootstrap_with;
 
-const TERM: Term = Term(1);
 const TIMEOUT_MS: u32 = 10_000;
 
 /// A leader that has applied its own first entry.
@@ -36,6 +35,7 @@ pub(super) struct Leader {
     pub(super) execution: Execution,
     pub(super) runtime: NativeRuntime,
     now: Now,
+    term: Term,
     /// The last entry of the log, and its zxid.
     last: (LogIndex, Zxid),
     /// What is proposed is committed at once, unless this is set.
@@ -84,6 +84,7 @@ impl Leader {
             execution: Execution::new(config, state, 7, now),
             runtime: NativeRuntime::reliable(),
             now,
+            term: Term::ZERO,
             last: (LogIndex(1), Zxid::ZERO),
             holds_proposals: false,
             proposed: VecDeque::new(),
@@ -99,21 +100,29 @@ impl Leader {
         };
         let entries = vec![bootstrap_entry(bootstrap)];
         leader.consensus(ConsensusEvent::Committed { entries });
-        leader.consensus(ConsensusEvent::LeaderChanged {
-            term: TERM,
-            leader: Some(MemberId(1)),
-        });
-        let first_index = LogIndex(2);
-        leader.consensus(ConsensusEvent::Elected {
-            term: TERM,
-            first_index,
-        });
-        leader.commit_entry(EntryKind::NoOp, Zxid::ZERO, Bytes::new());
-        leader.run()?;
+        leader.elect()?;
         Ok(leader)
     }
 
     // What consensus does.
+
+    /// It is elected, in a later term if it leads already.
+    pub(super) fn elect(&mut self) -> Result<(), String> {
+        if self.term != Term::ZERO {
+            self.consensus(ConsensusEvent::Deposed { term: self.term });
+        }
+        self.term = self.term.next();
+        self.consensus(ConsensusEvent::LeaderChanged {
+            term: self.term,
+            leader: Some(MemberId(1)),
+        });
+        self.consensus(ConsensusEvent::Elected {
+            term: self.term,
+            first_index: self.last.0.next(),
+        });
+        self.commit_entry(EntryKind::NoOp, self.last.1, Bytes::new());
+        self.run()
+    }
 
     fn consensus(&mut self, event: ConsensusEvent) {
         self.execution.handle_consensus(self.now, event);
@@ -124,7 +133,7 @@ impl Leader {
         self.last = (index, last_zxid);
         let entries = vec![Entry {
             index,
-            term: TERM,
+            term: self.term,
             last_zxid,
             kind,
             payload,
@@ -160,7 +169,7 @@ impl Leader {
     fn refused(&mut self, reason: ProposeRefused) {
         self.consensus(ConsensusEvent::ProposeRefused {
             reason,
-            term: TERM,
+            term: self.term,
             last_appended: self.last.0,
         });
     }
