@@ -88,6 +88,13 @@ pub enum Notice {
         /// The partition.
         partition: PartitionId,
     },
+    /// A partition is described otherwise.
+    PartitionDescribed {
+        /// The map.
+        map: MapId,
+        /// The partition.
+        partition: PartitionId,
+    },
     /// A partition map was made, removed or changed, or its partitions were.
     MapChanged {
         /// The map; it may be gone.

@@ -146,12 +146,14 @@ fn notice_of(stamp: Stamp, effect: &Effect) -> Option<Notice> {
         Effect::PutComponent { digest, .. } => Notice::ComponentPut { digest },
         Effect::RemoveComponent { digest } => Notice::ComponentRemoved { digest },
         Effect::Assign { map, partition, .. } => Notice::Assigned { map, partition },
+        Effect::PutPartition { map, partition, .. } => {
+            Notice::PartitionDescribed { map, partition }
+        }
         Effect::CreateMap { .. } => Notice::MapChanged {
             map: MapId(stamp.zxid.0),
         },
         Effect::PutMap { map, .. }
         | Effect::RemoveMap { map }
-        | Effect::PutPartition { map, .. }
         | Effect::SplitPartition { map, .. } => Notice::MapChanged { map },
         _ => return None,
     })

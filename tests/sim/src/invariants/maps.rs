@@ -89,7 +89,13 @@ fn reports(request: &Request) -> &[PartitionReport] {
 
 fn moving(oracle: &Oracle) -> usize {
     let moves = oracle.maps.now.values();
-    moves.filter(|of| of.movement.is_some()).count()
+    moves.map(counted).sum()
+}
+
+/// Whether a move counts: who is back with what it had moves without a budget.
+fn counted(of: &Assignment) -> usize {
+    let movement = of.movement.as_ref();
+    usize::from(movement.is_some_and(|movement| movement.reason != MoveReason::Return))
 }
 
 struct Look<'a> {
@@ -150,8 +156,8 @@ impl Look<'_> {
         if ids(after).is_some_and(|(id, _)| id == self.zxid) {
             self.begun(before, after)?;
         }
-        self.moving += usize::from(after.movement.is_some());
-        self.moving -= usize::from(before.movement.is_some());
+        self.moving += counted(after);
+        self.moving -= counted(before);
         Ok(())
     }
 

@@ -396,13 +396,13 @@ impl Execution {
 
     /// A transaction after all that are executed, with the times of its batch.
     pub(super) fn begin(&mut self, now: Now) -> Draft {
-        let log_time = self.log_time(now);
+        let clock = self.log_time(now);
         let speculative = self.take_speculative();
         let times = self
             .leader
             .as_ref()
             .and_then(|leader| leader.batches.times());
-        let (log_time, wall_time) = times.unwrap_or((log_time, now.wall));
+        let (log_time, wall_time) = times.unwrap_or((clock, now.wall));
         let zxid = speculative.zxid().next();
         Draft::new(
             speculative,
@@ -411,6 +411,7 @@ impl Execution {
                 log_time,
                 wall_time,
             },
+            clock,
         )
     }
 

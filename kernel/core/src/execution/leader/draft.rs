@@ -24,6 +24,7 @@ const WAIT_END_BYTES: u64 = 1024 + 2 * 48;
 pub(in crate::execution) struct Draft {
     speculative: Box<Speculative>,
     stamp: Stamp,
+    clock: LogTime,
     effects: Vec<Effect>,
     completions: Vec<Completion>,
     bytes: usize,
@@ -40,11 +41,16 @@ pub(in crate::execution) struct Mark {
 }
 
 impl Draft {
-    /// A transaction without effects at `stamp`.
-    pub(in crate::execution) fn new(speculative: Box<Speculative>, stamp: Stamp) -> Self {
+    /// A transaction without effects at `stamp`, while the log clock shows `clock`.
+    pub(in crate::execution) fn new(
+        speculative: Box<Speculative>,
+        stamp: Stamp,
+        clock: LogTime,
+    ) -> Self {
         Self {
             speculative,
             stamp,
+            clock,
             effects: Vec::new(),
             completions: Vec::new(),
             bytes: 0,
@@ -60,6 +66,12 @@ impl Draft {
     /// Where and when the transaction takes place.
     pub(in crate::execution) fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// What the log clock shows while this is executed: not before the transaction's own time, which
+    /// is that of its batch, and may be long ago where batches wait for the disk.
+    pub(in crate::execution) fn clock(&self) -> LogTime {
+        self.clock.max(self.stamp.log_time)
     }
 
     /// The effects and completions so far.

@@ -14,7 +14,7 @@ use folkmoot_proto::limits::{
     SESSION_MEMBERSHIPS_MAX,
 };
 use folkmoot_proto::reply::{Outcome, Refusal};
-use folkmoot_proto::{LogTime, SessionId, SessionSecret, split_last};
+use folkmoot_proto::{SessionId, SessionSecret, split_last};
 
 use super::draft::Draft;
 use super::operations::{check_count, check_limit, check_owner, check_value, delete_unchecked};
@@ -128,7 +128,7 @@ impl<'a> Member<'a> {
         if self.lives_with(draft) == Some(session) {
             return self.change(draft, spec);
         }
-        let fenced_until = self.end_predecessor(draft, predecessor)?;
+        self.end_predecessor(draft, predecessor)?;
         make_group(draft, self.group)?;
         if draft.view().node(&self.record).is_none() {
             check_children(
@@ -150,9 +150,8 @@ impl<'a> Member<'a> {
         self.put_spec(draft, spec, Some(session))?;
         let stamp = draft.stamp();
         let before = self.record(draft);
-        let mut record =
+        let record =
             MemberRecord::joined(before.as_ref(), spec, session, stamp.zxid, stamp.wall_time);
-        record.fenced_until = fenced_until.or(record.fenced_until);
         self.put_record(draft, &record)?;
         member_joined(draft, self.group, self.id)
     }
@@ -166,15 +165,16 @@ impl<'a> Member<'a> {
         self.put_record(draft, &record)
     }
 
-    /// Closes the session with which the member lives, if the caller knows its secret (rule R34);
-    /// answers until when that session's client may believe in its lease.
+    /// Closes the session with which the member lives, if the caller knows its secret. That session's
+    /// client may believe in its lease for a timeout yet: until then nobody else gets what it had,
+    /// as this member or as any other (rule R34).
     fn end_predecessor(
         &self,
         draft: &mut Draft,
         predecessor: Option<SessionSecret>,
-    ) -> Result<Option<LogTime>, Refusal> {
+    ) -> Result<(), Refusal> {
         let Some(owner) = self.lives_with(draft) else {
-            return Ok(None);
+            return Ok(());
         };
         let session = draft.view().session(owner);
         let timeout_ms = session.map_or(0, |session| session.timeout_ms);
@@ -183,9 +183,19 @@ impl<'a> Member<'a> {
         if !knows {
             return Err(self.lives());
         }
+        let fenced_until = draft.clock().plus_millis(u64::from(timeout_ms));
+        let memberships = draft.view().ephemerals(owner);
         end_session(draft, owner, false)?;
-        let now = draft.stamp().log_time;
-        Ok(Some(now.plus_millis(u64::from(timeout_ms))))
+        for path in &memberships {
+            let Some((group, member)) = member_of_live_path(path) else {
+                continue;
+            };
+            let of = Member::new(group, member);
+            let mut record = of.known(draft)?;
+            record.fenced_until = record.fenced_until.max(Some(fenced_until));
+            of.put_record(draft, &record)?;
+        }
+        Ok(())
     }
 
     fn leave(&self, draft: &mut Draft, session: SessionId) -> Result<(), Refusal> {
@@ -228,6 +238,12 @@ impl<'a> Member<'a> {
         self.known(draft)?;
         if self.lives_with(draft).is_some() {
             return Err(self.lives());
+        }
+        if is_fenced(&self.known(draft)?, draft) {
+            return Err(bad_member(format!(
+                "{} was taken over, and whoever it was may believe to be it for a while",
+                self.id
+            )));
         }
         delete_unchecked(draft, &self.record)?;
         member_forgotten(draft, self.group, self.id)
@@ -322,6 +338,12 @@ pub(super) fn check_children(
         .node(path)
         .map_or(0, |node| node.stat.num_children);
     check_limit(what, children + 1, max as u64)
+}
+
+/// Whether a former incarnation of a member may believe in what it had (rule R34).
+pub(super) fn is_fenced(record: &MemberRecord, draft: &Draft) -> bool {
+    let now = draft.stamp().log_time;
+    record.fenced_until.is_some_and(|until| until > now)
 }
 
 pub(super) fn bad_member(reason: String) -> Refusal {

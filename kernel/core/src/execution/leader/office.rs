@@ -7,6 +7,7 @@ use folkmoot_proto::{
 };
 
 use super::Leader;
+use super::partitions::Maps;
 use crate::execution::clock::{LogClock, PULSE_MS};
 use crate::execution::{Execution, ExecutionAction, Progress};
 use crate::mutation::{self, Mutation};
@@ -201,6 +202,8 @@ impl Execution {
         leader.examining.clear();
         leader.attempts.clear();
         leader.detection.overlay_dropped();
+        // What its controllers took up was in the overlay: they look at everything anew.
+        leader.maps = Maps::default();
         leader.told_gap.clear();
         self.drop_overlay();
         self.go_on(self.last_tick, applied);

@@ -145,7 +145,10 @@ impl Execution {
         let mut changed = BTreeSet::new();
         for txn in txns {
             for notice in &txn.notices {
-                if let Notice::Assigned { map, .. } | Notice::MapChanged { map } = notice {
+                if let Notice::Assigned { map, .. }
+                | Notice::PartitionDescribed { map, .. }
+                | Notice::MapChanged { map } = notice
+                {
                     changed.extend(self.group_of(*map));
                 }
             }

@@ -116,6 +116,7 @@ impl Execution {
             Notice::EventQueued { .. }
             | Notice::UploadSealed { .. }
             | Notice::Assigned { .. }
+            | Notice::PartitionDescribed { .. }
             | Notice::MapChanged { .. } => {}
             Notice::MountRemoved { mount } => {
                 self.discards.push(Discard::Mount(mount));

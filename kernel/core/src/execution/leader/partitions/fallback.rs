@@ -102,11 +102,18 @@ fn target(
         members.push(member);
     }
     if let Some(pin) = of.spec.pin.filter(|pin| lives(*pin).is_some()) {
+        let takes = facts.get(&pin).is_some_and(Facts::takes);
+        if !takes && !had.contains(&pin) {
+            // It may go nowhere else, and goes nowhere now.
+            return None;
+        }
         members.retain(|member| *member != pin);
         members.insert(0, pin);
         members.truncate(wanted);
     }
-    let mut unchanged: Vec<MemberNo> = had.clone();
+    // Who is gone and waited for keeps its place.
+    let has = |member: &&MemberNo| lives(**member).is_some() || !awaited(member);
+    let mut unchanged: Vec<MemberNo> = had.iter().filter(has).copied().collect();
     unchanged.sort_unstable();
     unchanged.dedup();
     let mut sorted = members.clone();
@@ -130,8 +137,8 @@ fn fewest(
     members: &[MemberNo],
     counts: &BTreeMap<MemberNo, usize>,
 ) -> Option<MemberNo> {
-    let zone = |member: &MemberNo| facts.get(member).map(|facts| facts.zone().to_owned());
-    let zones: Vec<Option<String>> = members.iter().map(zone).collect();
+    let zone = |member: &MemberNo| facts.get(member).map(Facts::zone);
+    let zones: Vec<Option<&str>> = members.iter().map(zone).collect();
     let allowed = |member: &MemberNo| {
         of.spec.allowed.is_empty() || of.spec.allowed.binary_search(member).is_ok()
     };

@@ -93,14 +93,11 @@ impl Controller {
         }
     }
 
-    /// Moves what is due by now among what is looked at; whether there was something.
-    fn wake(&mut self, now: LogTime) -> bool {
-        let mut woken = false;
+    /// Moves what is due by now among what is looked at.
+    fn wake(&mut self, now: LogTime) {
         while let Some((_, partition)) = self.later.pop_first_if(|(due, _)| *due <= now) {
             self.examine.insert(partition);
-            woken = true;
         }
-        woken
     }
 }
 
@@ -204,6 +201,12 @@ impl Execution {
             Notice::Assigned { map, partition } => {
                 if let Some(controller) = leader.maps.controllers.get_mut(&map) {
                     controller.examine.insert(partition);
+                }
+            }
+            Notice::PartitionDescribed { map, partition } => {
+                if let Some(controller) = leader.maps.controllers.get_mut(&map) {
+                    controller.examine.insert(partition);
+                    controller.planner.changed("request");
                 }
             }
             Notice::MapChanged { map } => {

@@ -3,7 +3,9 @@
 use folkmoot_proto::codec::Compact;
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::group::{check_name, live_path, members_path};
-use folkmoot_proto::limits::{MAP_NAMED_MAX, MAP_REPLICAS_MAX, PARTITION_ALLOWED_MAX};
+use folkmoot_proto::limits::{
+    GROUP_MEMBERS_MAX, MAP_NAMED_MAX, MAP_REPLICAS_MAX, PARTITION_ALLOWED_MAX,
+};
 use folkmoot_proto::partition::{
     Assignment, Layout, MapConfig, MapOperation, MapRecord, MemberNo, MovePhase, MoveReason, Owner,
     PartitionChange, PartitionId, PartitionKey, PartitionRecord, PartitionReport, PolicyChoice,
@@ -13,6 +15,7 @@ use folkmoot_proto::{MapId, RequestId, SessionId, Ticket, Zxid};
 
 use super::permits;
 use super::plan::{PreviewMemo, put_map};
+use super::roster::{Facts, Roster};
 use super::run::Run;
 use crate::execution::leader::components;
 use crate::execution::leader::draft::{Draft, KERNEL_MOUNT};
@@ -162,6 +165,16 @@ fn remove(draft: &mut Draft, map: MapId, record: &MapRecord) -> Result<(), Refus
             record.group
         )));
     }
+    let mut roster = Roster::new(record);
+    let now = draft.stamp().log_time;
+    let fenced = |facts: &&Facts| facts.fenced_until.is_some_and(|until| until > now);
+    let members = roster.all(draft.view(), record);
+    if let Some(facts) = members.values().find(fenced) {
+        return Err(bad(format!(
+            "{} was taken over, and whoever it was may believe in what it had for a while",
+            facts.name
+        )));
+    }
     draft.effect(Effect::RemoveMap { map })
 }
 
@@ -213,6 +226,8 @@ fn change_partitions(
         let pin = pin.as_ref();
         pin.map(|name| number_or_new(&mut record, name))
     });
+    // Names of members that may never come.
+    check_count("members of a map", record.members.len(), GROUP_MEMBERS_MAX)?;
     if record.members.len() > known || change.pin.is_some() || change.allowed.is_some() {
         put_map(draft, map, record.clone())?;
     }

@@ -115,12 +115,12 @@ impl Planner {
     /// A partition has no owner, and nobody is waited for.
     pub(super) fn orphaned(&mut self) {
         self.orphans = true;
-        self.wanted.get_or_insert("leave");
+        self.changed("leave");
     }
 
     /// A partition has fewer replicas than it should.
     pub(super) fn lacks(&mut self) {
-        self.wanted.get_or_insert("leave");
+        self.changed("leave");
     }
 
     /// A target was not of what there is: a plan for what there is is wanted.
@@ -273,6 +273,7 @@ impl Execution {
     ) {
         if record.config.policy.as_ref() != Some(&asked.choice) {
             // It was swapped meanwhile.
+            controller.planner.orphans |= asked.orphans;
             return controller.planner.changed("request");
         }
         let plan = match answer {
@@ -283,6 +284,7 @@ impl Execution {
                 tables::read(&tables, &asked.rows, view, map, &mut roster, log_time)
             }
             Err(PolicyFailure::NotReady) => {
+                controller.planner.orphans |= asked.orphans;
                 controller.planner.wanted.get_or_insert("request");
                 controller.planner.faults = controller.planner.faults.max(1);
                 controller.planner.pause_until = now.tick.plus_millis(5 * PAUSE_MS);

@@ -19,6 +19,9 @@ use crate::execution::leader::draft::Draft;
 use crate::mutation::{self, Mutation};
 use crate::state::View;
 
+/// A quarter of the bytes of a transaction that a step may take, one for what is looked at and one
+/// for what is begun: an assignment takes 250 with as many replicas as there can be.
+const BYTES_PER_STEP: usize = 1024;
 /// Thousandths of a move.
 const MILLI: u64 = 1_000;
 /// The time in which a bucket fills, in milliseconds.
@@ -30,10 +33,7 @@ impl Execution {
         let log_time = self.txn_log_time(now);
         let active = self.active(now.tick);
         self.note_revokes(map, controller, active);
-        if controller.wake(log_time) {
-            // Somebody was waited for, or something took too long.
-            controller.planner.changed("delay");
-        }
+        controller.wake(log_time);
         let looks = controller.look_at.take_if(|at| *at <= now.tick).is_some();
         if looks {
             let revoked: Vec<PartitionId> = controller.revoked.keys().copied().collect();
@@ -75,7 +75,12 @@ impl Execution {
     fn moves_elsewhere(&self, map: MapId) -> usize {
         let view = self.speculative();
         let others = view.maps().into_iter().filter(|other| *other != map);
-        others.map(|other| view.moving(other).len()).sum()
+        let counted = |map: MapId| -> usize {
+            let moving = view.moving(map).into_iter();
+            let records = moving.filter_map(|partition| view.partition(map, partition));
+            records.map(|record| counted(&record.assignment)).sum()
+        };
+        others.map(counted).sum()
     }
 
     /// Owners that were told to let go by what this leader has applied: their leases last one session
@@ -134,8 +139,10 @@ impl Run {
         let ledger = view.ledger(map);
         let moving = view.moving(map);
         let mut by_member = BTreeMap::new();
+        let mut in_flight = 0;
         for partition in &moving {
             if let Some(record) = view.partition(map, *partition) {
+                in_flight += counted(&record.assignment);
                 for member in concerned(&record.assignment) {
                     *by_member.entry(member).or_default() += 1;
                 }
@@ -147,7 +154,7 @@ impl Run {
             record,
             before: ledger.clone(),
             ledger,
-            in_flight: moving.len(),
+            in_flight,
             elsewhere,
             by_member,
         })
@@ -161,7 +168,7 @@ impl Run {
         active: Tick,
     ) -> Result<Pending, Refusal> {
         let mut pending = Pending::No;
-        for _ in 0..STEPS_PER_TXN {
+        for _ in 0..steps_per_txn(draft) {
             let Some(partition) = controller.examine.pop_first() else {
                 break;
             };
@@ -224,7 +231,7 @@ impl Run {
     ) -> Result<Pending, Refusal> {
         let mut later = Vec::new();
         let mut pending = Pending::No;
-        for _ in 0..STEPS_PER_TXN {
+        for _ in 0..steps_per_txn(draft) {
             let Some((place, target)) = controller.targets.pop_first() else {
                 break;
             };
@@ -413,8 +420,8 @@ impl Run {
         if after == *before {
             return Ok(());
         }
-        self.in_flight -= usize::from(before.movement.is_some());
-        self.in_flight += usize::from(after.movement.is_some());
+        self.in_flight -= counted(before);
+        self.in_flight += counted(&after);
         for member in concerned(before) {
             *self.by_member.entry(member).or_default() -= 1;
         }
@@ -467,6 +474,13 @@ impl Run {
     }
 }
 
+/// Steps of a transaction: few enough that all of them, and what the budget has to say, fit where
+/// transactions are small.
+fn steps_per_txn(draft: &Draft) -> usize {
+    let bytes = draft.view().limits().txn_bytes_max as usize;
+    STEPS_PER_TXN.min(bytes / BYTES_PER_STEP)
+}
+
 /// What became of a target.
 enum Begun {
     /// Its move has begun.
@@ -490,9 +504,17 @@ fn filled(bucket: Bucket, per_minute: u32, now: LogTime) -> u64 {
     (bucket.left + more).min(most)
 }
 
+/// Whether a move under way is counted against the budget: who is back and catches up with what it
+/// had keeps nobody from getting an owner.
+fn counted(of: &Assignment) -> usize {
+    let movement = of.movement.as_ref();
+    usize::from(movement.is_some_and(|movement| movement.reason != MoveReason::Return))
+}
+
 /// Whom a move is counted for: the owner, and everybody who is to get the partition.
 fn concerned(of: &Assignment) -> BTreeSet<MemberNo> {
-    let Some(movement) = &of.movement else {
+    let movement = of.movement.as_ref();
+    let Some(movement) = movement.filter(|movement| movement.reason != MoveReason::Return) else {
         return BTreeSet::new();
     };
     let catches_up = of.replicas.iter().filter(|replica| !replica.ready);

@@ -247,8 +247,20 @@ impl<V: View> Steps<'_, V> {
             return Next::Nothing;
         };
         let lost = movement.target.iter().any(|of| !self.facts(*of).lives());
-        if lost || movement.deadline <= self.stamp.log_time {
+        let late = movement.deadline <= self.stamp.log_time;
+        if lost || late {
+            let nobody = !self.owns(after.owner) && self.fenced_until(after.owner).is_none();
             self.cancel(after);
+            if late && nobody {
+                // Whoever is back does not catch up: somebody else is to be found.
+                after.owner = None;
+                let now = self.stamp.log_time;
+                let mut replicas = core::mem::take(&mut after.replicas);
+                replicas.retain(|replica| {
+                    self.is_ready(replica) || self.facts(replica.member).is_awaited(now)
+                });
+                after.replicas = replicas;
+            }
             return self.settle(after);
         }
         let Some(&first) = movement.target.first() else {
@@ -358,10 +370,20 @@ impl<V: View> Steps<'_, V> {
         }
     }
 
-    /// The move is over: those of its target have the partition, and nobody else.
+    /// The move is over: those of its target have the partition, and, as far as there is room, those
+    /// who are waited for (rule R38); nobody else.
     fn finish(&mut self, after: &mut Assignment, target: &[MemberNo]) {
-        let of = |member: &MemberNo| after.replicas.iter().find(|it| it.member == *member);
+        let now = self.stamp.log_time;
+        let had = core::mem::take(&mut after.replicas);
+        let of = |member: &MemberNo| had.iter().find(|it| it.member == *member);
         after.replicas = target.iter().filter_map(of).copied().collect();
+        for replica in &had {
+            let has_room = after.replicas.len() < self.map.config.replicas as usize;
+            let is_in = target.contains(&replica.member);
+            if has_room && !is_in && self.facts(replica.member).is_awaited(now) {
+                after.replicas.push(*replica);
+            }
+        }
         after.movement = None;
     }
 
