@@ -245,7 +245,7 @@ impl Execution {
 
     /// When a controller has something to do, if nothing comes in before. What was due at the last
     /// step and was not done waits for something else, which comes as an input.
-    pub(super) fn maps_timeout(&self) -> Option<Tick> {
+    pub(in crate::execution) fn maps_timeout(&self) -> Option<Tick> {
         let leader = self.leader.as_ref()?;
         let clock = leader.clock?;
         let controllers = leader.maps.controllers.values();

@@ -93,6 +93,16 @@ impl Shards {
         }
     }
 
+    /// An operator asks something of a member.
+    fn ask_group(&mut self, name: &str, operation: GroupOperation) -> Reply {
+        let group = Operation::Group {
+            group: GROUP.to_owned(),
+            member: name.to_owned(),
+            operation,
+        };
+        self.cluster.call(&mut self.admin, group)
+    }
+
     /// A worker joins with a session of its own, at the second member.
     fn join(&mut self, name: &str) {
         self.join_in(name, "");

@@ -113,6 +113,61 @@ fn r34_what_was_taken_over_waits_for_the_lease_of_who_had_it() {
     assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
 }
 
+/// All that the closed session was a member of waits, for the longest that anybody may believe; and
+/// nobody can have it forgotten meanwhile.
+#[test]
+fn r34_a_take_over_fences_all_that_its_session_had() {
+    let mut shards = Shards::new(
+        MapConfig {
+            offline_delay_ms: 0,
+            ..config()
+        },
+        2,
+        2,
+    );
+    // One session is both members.
+    let both = shards.cluster.open_for(member(2), 10_000);
+    for name in ["a", "b"] {
+        shards.close(name);
+    }
+    shards.workers.insert("a".to_owned(), both);
+    for name in ["a", "b"] {
+        let join = GroupOperation::Join {
+            spec: folkmoot_proto::group::MemberSpec::at(name),
+            predecessor: None,
+        };
+        if name == "b" {
+            let one = shards.workers.remove("a").expect("a worker");
+            shards.workers.insert("b".to_owned(), one);
+        }
+        assert_eq!(shards.group(name, join), Ok(Outcome::GroupChanged));
+    }
+    shards.pass(500);
+    assert_eq!(shards.owned(), 2);
+    let paused = shards.workers.remove("b").expect("a worker");
+    // Taken over with a short timeout, and again: the first one's lease is the longest.
+    let mut secret = paused.secret;
+    for _ in 0..2 {
+        let successor = shards.cluster.open_for(member(3), 2_000);
+        let known = core::mem::replace(&mut secret, successor.secret);
+        shards.workers.insert("a".to_owned(), successor);
+        let join = GroupOperation::Join {
+            spec: folkmoot_proto::group::MemberSpec::at("a"),
+            predecessor: Some(known),
+        };
+        assert_eq!(shards.group("a", join), Ok(Outcome::GroupChanged));
+    }
+    shards.pass(9_000);
+    assert_eq!(shards.owned(), 0, "whoever was both may believe in both");
+    let forgotten = shards.ask_group("b", GroupOperation::Forget);
+    assert!(refused_as(&forgotten, "bad-member"), "{forgotten:?}");
+    shards.pass(2_000);
+    assert_eq!(
+        shards.counts().into_iter().collect::<Vec<_>>(),
+        [("a".to_owned(), 2)]
+    );
+}
+
 #[test]
 pub(in crate::execution::tests) fn r35_an_owner_loses_by_force_only_what_its_lease_can_not_hold() {
     // The owner's timeout is 10 s; the log clock stands still while nobody writes.
@@ -352,6 +407,87 @@ fn a_replica_that_does_not_catch_up_is_given_up() {
     shards.pass(61_000);
     let after = shards.assignment(PartitionId(0));
     assert_eq!((after.movement, after.owner), (None, Some(owner)));
+}
+
+/// Whoever is back and never says that it is ready does not keep a partition from the others.
+#[test]
+fn r40_a_returning_member_that_does_not_catch_up_gives_way() {
+    let mut shards = Shards::new(MapConfig::default(), 1, 2);
+    shards.pass(500);
+    let (name, _) = shards.owner(0).expect("an owner");
+    shards.close(&name);
+    shards.obedient = false;
+    shards.join(&name);
+    shards.pass(1_000);
+    let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
+    assert_eq!(movement.reason, MoveReason::Return);
+    shards.pass(60_500);
+    let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
+    assert_eq!(movement.reason, MoveReason::Recovery);
+    shards.obedient = true;
+    shards.pass(500);
+    assert_eq!(shards.owned(), 1);
+}
+
+/// A follower that is gone for a while keeps its place, also when another move ends.
+#[test]
+fn r38_a_follower_that_is_waited_for_keeps_its_place() {
+    let replicas = MapConfig {
+        replicas: 2,
+        ..config()
+    };
+    let mut shards = Shards::new(replicas, 1, 3);
+    shards.pass(1_000);
+    let of = |shards: &Shards| {
+        let mut members: Vec<_> = shards
+            .assignment(PartitionId(0))
+            .replicas
+            .iter()
+            .map(|replica| replica.member)
+            .collect();
+        members.sort_unstable();
+        members
+    };
+    let before = of(&shards);
+    let (owner, _) = shards.owner(0).expect("an owner");
+    let (_, record) = shards.map();
+    let name = |member: &folkmoot_proto::partition::MemberNo| &record.members[member.0 as usize];
+    let follower = before.iter().map(name).find(|name| **name != owner);
+    let follower = follower.expect("a follower").clone();
+    shards.close(&follower);
+    shards.pass(5_000);
+    assert_eq!(of(&shards), before);
+    shards.join(&follower);
+    shards.pass(1_000);
+    assert_eq!(of(&shards), before);
+}
+
+/// A partition that is pinned to a member that takes nothing waits, and asks for no plan meanwhile.
+#[test]
+fn a_pin_to_a_member_that_takes_nothing_is_no_endless_plan() {
+    let mut shards = Shards::new(config(), 1, 2);
+    shards.pass(500);
+    let (owner, _) = shards.owner(0).expect("an owner");
+    let other = if owner == "a" { "b" } else { "a" };
+    let drain = GroupOperation::Drain { drain: true };
+    assert!(shards.group(other, drain).is_ok());
+    let pin = MapOperation::Change {
+        partitions: vec![PartitionId(0)],
+        change: folkmoot_proto::partition::PartitionChange {
+            pin: Some(Some(other.to_owned())),
+            ..Default::default()
+        },
+    };
+    assert_eq!(shards.ask(pin), Ok(Outcome::MapChanged));
+    shards.pass(2_000);
+    let leader = shards.cluster.leader.expect("a leader");
+    let now = shards.cluster.now();
+    let due = shards.cluster.member(leader).execution.maps_timeout();
+    assert!(
+        due.is_none_or(|due| due > now.tick.plus_millis(200)),
+        "{due:?}"
+    );
+    assert_eq!(shards.owner_name(0), Some(owner));
 }
 
 #[test]
