@@ -368,6 +368,11 @@ impl Execution {
         {
             leader.maps.previews_due = true;
         }
+        if matches!(origin.reply, Ok(Outcome::MapChanged))
+            && let Some(leader) = &mut self.leader
+        {
+            leader.maps.asked();
+        }
         self.commit(draft, Some(origin));
         if let Some(leader) = &mut self.leader {
             leader.unapplied.insert(session, request);

@@ -60,6 +60,16 @@ impl Default for Maps {
     }
 }
 
+impl Maps {
+    /// An operator has done something: a policy that plans on it does not plan anew for a target
+    /// that it had reached.
+    pub(super) fn asked(&mut self) {
+        for controller in self.controllers.values_mut() {
+            controller.planner.changed("request");
+        }
+    }
+}
+
 /// What the leader keeps of one map.
 #[derive(Debug)]
 struct Controller {

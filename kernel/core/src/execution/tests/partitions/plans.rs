@@ -5,7 +5,7 @@ use std::cell::Cell;
 use folkmoot_proto::Digest;
 use folkmoot_proto::client::Operation;
 use folkmoot_proto::group::GroupOperation;
-use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PolicyChoice};
+use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PartitionId, PolicyChoice};
 use folkmoot_proto::reply::Outcome;
 
 use super::super::cluster::member;
@@ -324,6 +324,28 @@ fn a_policy_that_plans_anew_for_a_target_that_is_reached_is_not_asked_any_more()
     let breaker = shards.map().1.breaker.expect("an open breaker");
     assert!(breaker.contains("plans anew"), "{breaker}");
     assert_eq!(shards.owned(), 4);
+}
+
+/// An operator cancels a move of the plan: the policy wants it again, and is no worse for it.
+#[test]
+fn a_policy_may_plan_anew_for_what_an_operator_undid() {
+    let mut shards = with_policy(MapConfig::default(), 1, 1);
+    shards.pass(200);
+    shards.answer_all(everything_to_the_first);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+    shards.obedient = false;
+    shards.join("b");
+    let to_the_second = |_: &PolicyCall| Ok(assign(&[(0, &[1])]));
+    shards.answer_all(to_the_second);
+    let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
+    let cancel = MapOperation::CancelMove {
+        partition: PartitionId(0),
+    };
+    assert_eq!(shards.ask(cancel), Ok(Outcome::MapChanged));
+    shards.answer_all(to_the_second);
+    assert_eq!(shards.map().1.breaker, None);
+    let again = shards.assignment(PartitionId(0)).movement.expect("a move");
+    assert!(again.id > movement.id);
 }
 
 #[test]
