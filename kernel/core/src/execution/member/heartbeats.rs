@@ -88,11 +88,11 @@ impl Execution {
         sessions: Vec<SessionId>,
         revoked: Zxid,
     ) {
-        let with_position = |session| (session, self.map_position(session, revoked));
-        let sessions = sessions.into_iter().map(with_position).collect();
         let Some((connection, sequence)) = self.heartbeats.waiting.remove(&sequence) else {
             return;
         };
+        let with_position = |session| (session, self.map_position(session, revoked));
+        let sessions = sessions.into_iter().map(with_position).collect();
         self.act(ExecutionAction::ToControl {
             connection,
             reply: ControlReply::HeartbeatAck { sequence, sessions },

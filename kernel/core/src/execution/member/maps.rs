@@ -44,8 +44,6 @@ pub(in crate::execution) struct MapWatches {
 #[derive(Debug, Default)]
 struct OfStream {
     told: BTreeSet<(String, MapDetail)>,
-    /// The highest zxid through which it was told.
-    through: Zxid,
     /// Bytes that its client has not taken.
     backlog: usize,
     /// It takes too little: it is told once it has taken that.
@@ -179,6 +177,11 @@ impl Execution {
     /// Tells one watcher, or all of a group.
     fn tell_map(&mut self, group: &str, only: Option<(StreamId, MapDetail)>) {
         let applied = self.state().zxid();
+        // Also after a restart the map's end must be known for one of this group.
+        let map = self.state().map_of(group).map(|(map, _)| map);
+        if let Some(map) = map {
+            self.maps.names.insert(map, group.to_owned());
+        }
         let watchers = self.maps.groups.get(group);
         let mut watchers: Vec<_> = watchers
             .into_iter()
@@ -211,16 +214,13 @@ impl Execution {
             if let Some(told) = watchers.and_then(|all| all.get_mut(&(stream, detail))) {
                 *told = Some(applied);
             }
-            if let Some(of) = self.maps.streams.get_mut(&stream) {
-                of.through = of.through.max(applied);
-                of.behind = of.backlog > BACKLOG_BYTES_MAX;
-            }
         }
     }
 
     fn send_update(&mut self, stream: StreamId, update: MapUpdate) {
         if let Some(of) = self.maps.streams.get_mut(&stream) {
             of.backlog += update.body.len() + update.group.len() + ENVELOPE_BYTES;
+            of.behind = of.backlog > BACKLOG_BYTES_MAX;
         }
         let frame = ServerFrame::Map(update);
         self.act(ExecutionAction::ToStream { stream, frame });
@@ -228,16 +228,68 @@ impl Execution {
 
     /// Through which zxid a session's client must have taken in its maps, for the leases of its
     /// partitions to go on by an acknowledgement of a leader that had applied `revoked` (rule R35).
-    /// None while this member has not applied that, or has not told it.
-    pub(super) fn map_position(&self, session: SessionId, revoked: Zxid) -> Option<Zxid> {
+    /// None while this member has not applied that, or has not told it, or tells no map in full.
+    ///
+    /// The client compares the position with its copy of each map alone. It is the highest zxid
+    /// through which the stream was told of any map in full. What is applied here of the stream's
+    /// maps, every revoke up to `revoked` with it, was told by then: a copy that is through the
+    /// position has it. And the maps that were told less, since nothing of them changed, are
+    /// brought up to the position here: every copy gets there, also that of a map that is quiet.
+    pub(super) fn map_position(&mut self, session: SessionId, revoked: Zxid) -> Option<Zxid> {
         let stream = self.streams.serving(session)?;
         let of = self.maps.streams.get(&stream)?;
         if mutation::is_on(Mutation::LeaseWithoutPosition) {
             return Some(Zxid::ZERO);
         }
         // Until the client has said which maps it goes on with, one may be missing.
-        let told = !of.told.is_empty() && !of.behind && !self.watches.holds_back(stream);
-        (told && self.state().zxid() >= revoked).then_some(of.through)
+        if of.behind || self.watches.holds_back(stream) || self.state().zxid() < revoked {
+            return None;
+        }
+        let is_full = |(_, detail): &&(String, MapDetail)| *detail == MapDetail::Full;
+        let told = of.told.iter().filter(is_full).map(|(group, detail)| {
+            let told = self.maps.groups.get(group)?.get(&(stream, *detail))?;
+            Some((group.clone(), (*told)?))
+        });
+        // Each was told, since the stream is not behind; were one not, none of it could be named.
+        let told: Vec<(String, Zxid)> = told.collect::<Option<_>>()?;
+        let position = told.iter().map(|(_, told)| *told).max()?;
+        for (group, told) in told {
+            if told < position {
+                self.tell_unchanged(stream, group, (told, position));
+            }
+        }
+        Some(position)
+    }
+
+    /// Tells a stream that nothing of a map has changed since it was told of it in full. An update
+    /// of its own for this takes no look at the map's members, and brings the client no further
+    /// than it must be: maps that are quiet are told no more once all are as far.
+    fn tell_unchanged(&mut self, stream: StreamId, group: String, (told, through): (Zxid, Zxid)) {
+        let map = self.state().map_of(&group);
+        let layout = map.map_or(Zxid::ZERO, |(_, record)| record.layout);
+        let changed = map.is_some_and(|(map, record)| {
+            record.changed > told || !self.state().changed_after(map, told).is_empty()
+        });
+        assert!(
+            layout <= told && !changed,
+            "what changed of the map of {group} after {told} was not told to {stream:?}"
+        );
+        let watchers = self.maps.groups.get_mut(&group);
+        if let Some(told) = watchers.and_then(|all| all.get_mut(&(stream, MapDetail::Full))) {
+            *told = Some(through);
+        }
+        let body = FullBody {
+            layout,
+            ..FullBody::default()
+        };
+        let update = MapUpdate {
+            group,
+            detail: MapDetail::Full,
+            base: Some(told),
+            through,
+            body: body.to_compact(),
+        };
+        self.send_update(stream, update);
     }
 }
 

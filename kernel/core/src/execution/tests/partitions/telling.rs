@@ -1,6 +1,8 @@
 //! What clients are told of a map, and when leases go on by it.
 
-use folkmoot_proto::client::{ClientFrame, ControlReply, ServerFrame};
+use std::collections::BTreeMap;
+
+use folkmoot_proto::client::{ClientFrame, ControlReply, Operation, ServerFrame};
 use folkmoot_proto::codec::Compact;
 use folkmoot_proto::partition::{
     FullBody, Layout, MapDetail, MapOperation, MapUpdate, PartitionId, RoutingBody,
@@ -11,9 +13,20 @@ use super::super::clients::Client;
 use super::super::cluster::member;
 use super::{GROUP, Shards, config};
 
+const OTHER: &str = "later";
+
 fn watch(shards: &mut Shards, client: &Client, detail: MapDetail, since: Option<Zxid>) {
+    watch_of(shards, client, (GROUP, detail), since);
+}
+
+fn watch_of(
+    shards: &mut Shards,
+    client: &Client,
+    (group, detail): (&str, MapDetail),
+    since: Option<Zxid>,
+) {
     let watch = ClientFrame::WatchMap {
-        group: GROUP.to_owned(),
+        group: group.to_owned(),
         detail,
         since,
     };
@@ -170,31 +183,52 @@ fn a_large_map_comes_in_parts() {
     assert_eq!(parts.iter().map(count).sum::<usize>(), 10_000);
 }
 
+fn ask_other(shards: &mut Shards, operation: MapOperation) {
+    let operation = Operation::Map {
+        group: OTHER.to_owned(),
+        operation,
+    };
+    let asked = shards.cluster.call(&mut shards.admin, operation);
+    assert_eq!(asked, Ok(Outcome::MapChanged));
+}
+
+/// Another group has a map too.
+fn create_other(shards: &mut Shards) {
+    let create = MapOperation::Create {
+        config: config(),
+        layout: Layout::Names(vec!["x".to_owned()]),
+    };
+    ask_other(shards, create);
+}
+
 #[test]
 fn a_group_without_a_map_is_told_so_and_then_of_its_map() {
     let mut shards = Shards::new(config(), 1, 0);
     let client = shards.cluster.open(member(3));
-    let other = ClientFrame::WatchMap {
-        group: "later".to_owned(),
-        detail: MapDetail::Full,
-        since: None,
-    };
-    shards.cluster.frame(client.member, client.stream, other);
-    shards.cluster.run();
+    watch_of(&mut shards, &client, (OTHER, MapDetail::Full), None);
     let told = updates(&shards.cluster.frames(&client));
     let body = FullBody::from_compact(&told[0].body).expect("a body");
     assert_eq!((body.layout, body.map), (Zxid::ZERO, None));
-    let create = folkmoot_proto::client::Operation::Map {
-        group: "later".to_owned(),
-        operation: MapOperation::Create {
-            config: config(),
-            layout: Layout::Names(vec!["x".to_owned()]),
-        },
-    };
-    let created = shards.cluster.call(&mut shards.admin, create);
-    assert_eq!(created, Ok(Outcome::MapChanged));
+    create_other(&mut shards);
     let told = updates(&shards.cluster.frames(&client));
     assert_eq!(told.first().map(|update| update.base), Some(None));
+}
+
+/// The member was started anew since the map changed last.
+#[test]
+fn the_end_of_a_map_is_told_after_a_restart() {
+    let mut shards = Shards::new(config(), 1, 0);
+    shards.cluster.replace_machine(member(3));
+    let client = shards.cluster.open(member(3));
+    watch(&mut shards, &client, MapDetail::Full, None);
+    let told = updates(&shards.cluster.frames(&client));
+    let body = FullBody::from_compact(&told[0].body).expect("a body");
+    assert!(body.map.is_some());
+    assert_eq!(shards.ask(MapOperation::Remove), Ok(Outcome::MapChanged));
+    let told = updates(&shards.cluster.frames(&client));
+    let last = told.last().expect("the end");
+    let body = FullBody::from_compact(&last.body).expect("a body");
+    assert_eq!((last.base, body.layout, body.map), (None, Zxid::ZERO, None));
 }
 
 /// The position that the last acknowledgement of a client's heartbeats named.
@@ -252,4 +286,118 @@ pub(in crate::execution::tests) fn r35_a_lease_goes_on_only_by_what_its_client_h
     );
     let movement = shards.assignment(PartitionId(0)).movement.expect("a move");
     assert!(revoked >= movement.id);
+}
+
+/// How far a client's copies are, of each map that it is told in full.
+#[derive(Default)]
+struct Copies(BTreeMap<String, Zxid>);
+
+impl Copies {
+    /// Takes in what arrived, each update on top of what the one before brought; answers how many.
+    fn take(&mut self, shards: &mut Shards, client: &Client) -> usize {
+        let full = |update: &MapUpdate| update.detail == MapDetail::Full;
+        let told = updates(&shards.cluster.frames(client)).into_iter();
+        let told: Vec<_> = told.filter(full).collect();
+        for update in &told {
+            let has = self.0.get(&update.group).copied();
+            assert!(
+                update.base.is_none() || update.base == has,
+                "{update:?} for a copy as of {has:?}"
+            );
+            self.0.insert(update.group.clone(), update.through);
+        }
+        told.len()
+    }
+
+    /// Whether the leases of the partitions of every map go on by what is acknowledged last.
+    fn leases_go_on(&self, shards: &Shards, client: &Client) -> bool {
+        let position = position(shards, client).flatten();
+        position.is_some_and(|position| self.0.values().all(|has| *has >= position))
+    }
+}
+
+/// R35: the leases of one map's partitions go on while another map changes.
+#[test]
+fn r35_the_leases_of_a_quiet_map_go_on_beside_a_map_that_changes() {
+    let mut shards = Shards::new(config(), 1, 1);
+    create_other(&mut shards);
+    shards.pass(500);
+    let owner = shards.workers["a"].clone();
+    watch_of(&mut shards, &owner, (GROUP, MapDetail::Full), None);
+    watch_of(&mut shards, &owner, (OTHER, MapDetail::Full), None);
+    let mut copies = Copies::default();
+    shards.pass(500);
+    copies.take(&mut shards, &owner);
+    assert_eq!(copies.0.len(), 2);
+    assert!(copies.leases_go_on(&shards, &owner));
+    for frozen in [true, false] {
+        ask_other(&mut shards, MapOperation::Freeze { frozen });
+        let changed = shards.cluster.last_zxid();
+        copies.take(&mut shards, &owner);
+        assert!(copies.0[OTHER] >= changed && copies.0[GROUP] < changed);
+        shards.pass(500);
+        copies.take(&mut shards, &owner);
+        assert!(copies.leases_go_on(&shards, &owner), "beside a change");
+        // A revoke of either map that the leader applied is covered.
+        assert!(position(&shards, &owner).flatten() >= Some(changed));
+    }
+    let elsewhere = |shards: &mut Shards, path| {
+        let node = super::super::clients::create(path);
+        assert!(shards.cluster.call(&mut shards.admin, node).is_ok());
+    };
+    // A router of the session brings no copy of an owner further.
+    elsewhere(&mut shards, "/elsewhere");
+    watch_of(&mut shards, &owner, (OTHER, MapDetail::Routing), None);
+    shards.pass(500);
+    copies.take(&mut shards, &owner);
+    assert!(copies.leases_go_on(&shards, &owner), "beside a router");
+    // Maps that are quiet are told no more, whatever else goes on.
+    elsewhere(&mut shards, "/nowhere");
+    shards.pass(2_000);
+    assert_eq!(copies.take(&mut shards, &owner), 0);
+    assert!(copies.leases_go_on(&shards, &owner), "while all is quiet");
+    // What changed last is followed no more.
+    ask_other(&mut shards, MapOperation::Freeze { frozen: true });
+    let unwatch = ClientFrame::UnwatchMap {
+        group: OTHER.to_owned(),
+        detail: MapDetail::Full,
+    };
+    shards.cluster.frame(owner.member, owner.stream, unwatch);
+    shards.cluster.run();
+    copies.take(&mut shards, &owner);
+    copies.0.remove(OTHER);
+    shards.pass(500);
+    copies.take(&mut shards, &owner);
+    assert!(copies.leases_go_on(&shards, &owner), "beside one that was");
+}
+
+/// R35: a session with two maps comes to another member, which applies something between the two.
+#[test]
+fn r35_the_leases_of_two_maps_go_on_after_an_attachment() {
+    let mut shards = Shards::new(config(), 1, 1);
+    create_other(&mut shards);
+    shards.pass(500);
+    let owner = shards.workers["a"].clone();
+    watch_of(&mut shards, &owner, (GROUP, MapDetail::Full), None);
+    watch_of(&mut shards, &owner, (OTHER, MapDetail::Full), None);
+    let mut copies = Copies::default();
+    copies.take(&mut shards, &owner);
+    let owner = shards.cluster.attach(&owner, member(3));
+    shards.workers.insert("a".to_owned(), owner.clone());
+    let has = copies.0[GROUP];
+    watch_of(&mut shards, &owner, (GROUP, MapDetail::Full), Some(has));
+    ask_other(&mut shards, MapOperation::Freeze { frozen: true });
+    shards.pass(500);
+    copies.take(&mut shards, &owner);
+    assert_eq!(
+        position(&shards, &owner),
+        Some(None),
+        "a map may be missing"
+    );
+    let has = copies.0[OTHER];
+    watch_of(&mut shards, &owner, (OTHER, MapDetail::Full), Some(has));
+    shards.cluster.watches_resumed(&owner);
+    shards.pass(500);
+    copies.take(&mut shards, &owner);
+    assert!(copies.leases_go_on(&shards, &owner));
 }
