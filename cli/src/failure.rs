@@ -156,6 +156,7 @@ impl From<MapError> for Failure {
             MapError::Refused { .. } => (REFUSED, "map-refused"),
             MapError::NoMap { .. } => (REFUSED, "unknown-map"),
             MapError::NoPartition { .. } => (REFUSED, "unknown-partition"),
+            MapError::Left { .. } => (REFUSED, "member-left"),
             MapError::TimedOut { .. } => (NO_CLUSTER, "no-answer"),
             MapError::SessionEnded { .. } | MapError::TaskGone => (NO_CLUSTER, "session-ended"),
         };

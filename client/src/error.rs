@@ -459,6 +459,14 @@ pub enum MapError {
     /// The members of the group could not be read.
     #[error(transparent)]
     Members(#[from] WatchError),
+    /// The member left the group, or is asked to: it owns nothing there.
+    #[error("the member {member} left {group}")]
+    Left {
+        /// The group.
+        group: String,
+        /// The member's id.
+        member: String,
+    },
     /// It was not told within the time that the configuration allows.
     #[error("the partition map was not told within {} ms", .after.as_millis())]
     TimedOut {
@@ -486,6 +494,7 @@ impl MapError {
             Self::Refused { .. }
             | Self::NoMap { .. }
             | Self::NoPartition { .. }
+            | Self::Left { .. }
             | Self::SessionEnded { .. }
             | Self::TaskGone => false,
         }

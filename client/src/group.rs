@@ -298,7 +298,9 @@ impl Member {
         self.group.ask(&self.id, report).await
     }
 
-    /// Leaves the group: the member is gone, and its work does not wait for it.
+    /// Leaves the group: the member is gone, and its work does not wait for it. What it owns of the
+    /// group's partitions is lost when this is asked, before the cluster hears of it, and whatever
+    /// the answer is: to hand them over, drain the member first ([`Group::drain`]).
     ///
     /// # Errors
     ///

@@ -120,8 +120,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// The map is not told, not within the configuration's `request_timeout`, or the session is
-    /// over.
+    /// The map is not told, not within the configuration's `request_timeout`, the member left, or
+    /// the session is over.
     pub async fn partitions(
         &self,
         handler: impl PartitionHandler,
@@ -232,8 +232,8 @@ impl PartitionOwner {
         self.inner.table.read().layout
     }
 
-    /// Waits until nothing is gained any more, for good: the session is over, or the map is not
-    /// told. Every callback that follows from it has returned then. Cancel safe.
+    /// Waits until nothing is gained any more, for good: the session is over or to be closed, the
+    /// member left or is to leave, or the map is not told. Every callback that follows from it has returned then. Cancel safe.
     pub async fn ended(&self) -> MapError {
         let mut state = self.inner.state.clone();
         match state.wait_for(|state| state.end.is_some()).await {
@@ -339,6 +339,10 @@ impl<H: PartitionHandler> Engine<H> {
     fn error(&self, why: HolderEnd) -> MapError {
         match why {
             HolderEnd::Session { expired } => MapError::SessionEnded { expired },
+            HolderEnd::Left => MapError::Left {
+                group: self.group.clone(),
+                member: self.member.clone(),
+            },
             HolderEnd::Refused { reason } => MapError::Refused {
                 group: self.group.clone(),
                 reason,

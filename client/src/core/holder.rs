@@ -75,8 +75,14 @@ pub(crate) enum OwnerEvent {
 /// Why a holder ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HolderEnd {
-    Session { expired: bool },
-    Refused { reason: String },
+    Session {
+        expired: bool,
+    },
+    /// The member is asked to leave its group.
+    Left,
+    Refused {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -226,8 +232,8 @@ fn partition_of(report: &PartitionReport) -> PartitionId {
 #[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) group: Arc<str>,
-    member: String,
-    incarnation: Zxid,
+    pub(super) member: String,
+    pub(super) incarnation: Zxid,
     table: SharedTable,
     lease: Option<Lease>,
     /// Sent when, and through what the map must have been taken in.

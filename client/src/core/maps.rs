@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use folkmoot_proto::partition::{MapDetail, MapUpdate};
-use folkmoot_proto::{Tick, Zxid};
+use folkmoot_proto::{RequestId, Tick, Zxid};
 
 use super::Violation;
 use super::copies::{MapCopy, SharedCopy, Touched};
@@ -47,11 +47,19 @@ struct Subscription {
     sent: bool,
 }
 
+/// A group, and a member of it.
+type MemberKey = (String, String);
+
 /// The maps of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Maps {
     subscriptions: BTreeMap<MapKey, Subscription>,
     holders: BTreeMap<HolderKey, Holder>,
+    /// Requests to leave that have no answer.
+    leaving: BTreeMap<RequestId, MemberKey>,
+    /// When each member left last: an incarnation from before then owns nothing, whatever a map that
+    /// is older says.
+    left: BTreeMap<MemberKey, Zxid>,
     /// Ended here, and not yet told to the member.
     unwatch: Vec<MapKey>,
 }
@@ -90,6 +98,52 @@ impl Maps {
     /// A member's partitions are held from here on. Its map must have been submitted.
     pub(crate) fn hold(&mut self, key: HolderKey, holder: Holder) {
         self.holders.insert(key, holder);
+    }
+
+    /// Whether the holder's incarnation is gone, or is to be by a request that is under way. One
+    /// that joins after such a request is known here only once both were answered, in their order.
+    pub(crate) fn has_left(&self, holder: &Holder) -> bool {
+        let member = (holder.group.to_string(), holder.member.clone());
+        let left = self.left.get(&member);
+        left.is_some_and(|left| holder.incarnation <= *left)
+            || self.leaving.values().any(|leaving| *leaving == member)
+    }
+
+    /// A member is to leave by request `id`: from when that may be sent, others may own what it
+    /// did.
+    pub(crate) fn leave(
+        &mut self,
+        id: RequestId,
+        group: String,
+        member: String,
+    ) -> Vec<(HolderKey, OwnerEvent)> {
+        let leaves = |holder: &Holder| *holder.group == *group && holder.member == member;
+        let events = self.end_holders(leaves, &HolderEnd::Left);
+        self.leaving.insert(id, (group, member));
+        events
+    }
+
+    /// A request was answered: executed at a zxid, or refused. One to leave that was refused
+    /// changed nothing: the member's partitions may be held anew.
+    pub(crate) fn handle_answer(&mut self, id: RequestId, executed: Option<Zxid>) {
+        let member = self.leaving.remove(&id);
+        if let (Some(member), Some(zxid)) = (member, executed) {
+            self.left.insert(member, zxid);
+        }
+    }
+
+    /// Ends holders, and takes what they have to tell.
+    pub(crate) fn end_holders(
+        &mut self,
+        which: impl Fn(&Holder) -> bool,
+        why: &HolderEnd,
+    ) -> Vec<(HolderKey, OwnerEvent)> {
+        let mut events = Vec::new();
+        for (key, mut holder) in self.holders.extract_if(.., |_, holder| which(holder)) {
+            holder.end(why.clone());
+            events.extend(holder.take_events().into_iter().map(|event| (key, event)));
+        }
+        events
     }
 
     /// The map of a holder that was there, which ends.
@@ -191,13 +245,11 @@ impl Maps {
             return consequence;
         }
         if map.detail == MapDetail::Full {
-            let refused = |_: &HolderKey, holder: &mut Holder| *holder.group == *map.group;
-            for (key, mut holder) in self.holders.extract_if(.., refused) {
-                let reason = reason.clone();
-                holder.end(HolderEnd::Refused { reason });
-                let events = holder.take_events().into_iter();
-                consequence.events.extend(events.map(|event| (key, event)));
-            }
+            let why = HolderEnd::Refused {
+                reason: reason.clone(),
+            };
+            let refused = |holder: &Holder| *holder.group == *map.group;
+            consequence.events = self.end_holders(refused, &why);
         }
         consequence.news = vec![(map, MapNews::Refused { reason })];
         consequence
@@ -227,12 +279,8 @@ impl Maps {
     pub(crate) fn drain(&mut self, expired: bool) -> MapConsequence {
         let maps = std::mem::take(&mut self.subscriptions).into_keys();
         let news = maps.map(|map| (map, MapNews::SessionEnded { expired }));
-        let mut events = Vec::new();
-        for (key, mut holder) in std::mem::take(&mut self.holders) {
-            holder.end(HolderEnd::Session { expired });
-            events.extend(holder.take_events().into_iter().map(|event| (key, event)));
-        }
         let news = news.collect();
+        let events = self.end_holders(|_| true, &HolderEnd::Session { expired });
         MapConsequence { news, events }
     }
 }

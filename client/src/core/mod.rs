@@ -21,6 +21,7 @@ use folkmoot_proto::client::{
     AttachRefused, ClientFrame, Guard, NotAdmitted, Operation, Query, ServerFrame, Watch,
 };
 use folkmoot_proto::codec::DecodeError;
+use folkmoot_proto::group::GroupOperation;
 use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::{
     ConnEpoch, MemberId, ReadId, RequestId, SessionId, SessionSecret, Tick, WatchId, Zxid,
@@ -157,6 +158,9 @@ impl Backoff {
     }
 }
 
+/// Why holders end when the session is to be closed.
+const CLOSED: HolderEnd = HolderEnd::Session { expired: false };
+
 /// The machine of one session.
 #[derive(Debug)]
 pub(crate) struct SessionCore {
@@ -210,10 +214,30 @@ impl SessionCore {
         }
     }
 
-    /// Takes a write-class request into the session's order.
+    /// Takes a write-class request into the session's order. What may make others own this
+    /// session's partitions ends their holders here, before it may be sent: no lease is waited for
+    /// then.
     pub(crate) fn submit(&mut self, operation: Operation, guards: Vec<Guard>) -> RequestId {
-        self.closing |= operation == Operation::CloseSession;
-        self.requests.submit(operation, guards)
+        let closes = operation == Operation::CloseSession;
+        let leaves = match &operation {
+            Operation::Group {
+                group,
+                member,
+                operation: GroupOperation::Leave,
+            } => Some((group.clone(), member.clone())),
+            _ => None,
+        };
+        let id = self.requests.submit(operation, guards);
+        if closes {
+            self.closing = true;
+            let events = self.maps.end_holders(|_| true, &CLOSED);
+            self.tell_owners(events);
+        }
+        if let Some((group, member)) = leaves {
+            let events = self.maps.leave(id, group, member);
+            self.tell_owners(events);
+        }
+        id
     }
 
     /// Takes a read, which comes after all that was submitted before it.
@@ -254,8 +278,18 @@ impl SessionCore {
         self.maps.end(map);
     }
 
-    /// Holds a member's partitions; its map must have been submitted.
+    /// Holds a member's partitions; its map must have been submitted. A member that is gone, or is
+    /// asked to be, holds none.
     pub(crate) fn hold(&mut self, now: Tick, key: HolderKey, holder: Holder) {
+        if self.closing || self.maps.has_left(&holder) {
+            let why = if self.closing {
+                CLOSED
+            } else {
+                HolderEnd::Left
+            };
+            self.tell_owners(vec![(key, OwnerEvent::Over(why))]);
+            return;
+        }
         let group = holder.group.clone();
         self.maps.hold(key, holder);
         self.maps.show_again(&group);
@@ -423,7 +457,9 @@ impl SessionCore {
         match frame {
             ServerFrame::Reply { id, zxid, reply } => {
                 self.last_seen = self.last_seen.max(zxid);
+                let executed = reply.is_ok().then_some(zxid);
                 let answer = self.requests.handle_reply(id, zxid, reply)?;
+                self.maps.handle_answer(id, executed);
                 self.outputs.extend(answer.map(|in_place| match in_place {
                     InPlace::Answer(answer) => Output::Answer(answer),
                     InPlace::Waits(id) => Output::Waits(id),

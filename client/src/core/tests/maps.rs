@@ -2,6 +2,7 @@
 
 use folkmoot_proto::LogTime;
 use folkmoot_proto::codec::Compact as _;
+use folkmoot_proto::group::GroupOperation;
 use folkmoot_proto::partition::{
     Assignment, FullBody, MapDetail, MapUpdate, MemberNo, MovePhase, MoveReason, Movement, Owner,
     PartitionKey, PartitionRecord, PartitionReport, PartitionSpec, Replica, RoutedMember,
@@ -471,6 +472,96 @@ fn the_end_of_the_session_is_the_end_of_what_is_owned() {
     let over = OwnerEvent::Over(HolderEnd::Session { expired: true });
     assert_eq!(owning.events(), [lost(25), over]);
     assert!(!owning.owns());
+}
+
+fn leave(member: &str) -> Operation {
+    Operation::Group {
+        group: "g".to_owned(),
+        member: member.to_owned(),
+        operation: GroupOperation::Leave,
+    }
+}
+
+impl Owning {
+    /// The member is held once more, as of an incarnation.
+    fn hold(&mut self, incarnation: Zxid) {
+        let (group, member) = ("g".to_owned(), "me".to_owned());
+        let holder = Holder::new(group, member, incarnation, self.table.clone());
+        self.script.core.hold(self.script.now, HOLDER, holder);
+    }
+}
+
+/// Who is promoted in its place does not wait for its lease.
+#[test]
+fn what_a_member_owns_is_lost_before_its_leave_is_sent() {
+    let mut owning = Owning::with_partition();
+    let id = owning.script.core.submit(leave("other"), Vec::new());
+    assert!(owning.owns(), "another one leaves");
+    owning.script.core.submit(leave("me"), Vec::new());
+    assert!(!owning.owns());
+    let over = OwnerEvent::Over(HolderEnd::Left);
+    assert_eq!(owning.events(), [lost(25), over]);
+    assert_eq!(owning.script.sent_ids(), [id.0, id.0 + 1]);
+    // The map that shows it is not there yet, and heartbeats go on.
+    owning.acknowledge(0, 25);
+    assert!(!owning.owns());
+}
+
+#[test]
+fn what_a_session_owns_is_lost_before_its_close_is_sent() {
+    let mut owning = Owning::with_partition();
+    let id = owning
+        .script
+        .core
+        .submit(Operation::CloseSession, Vec::new());
+    assert!(!owning.owns());
+    let over = OwnerEvent::Over(HolderEnd::Session { expired: false });
+    assert_eq!(owning.events(), [lost(25), over.clone()]);
+    assert_eq!(owning.script.sent_ids(), [id.0]);
+    owning.hold(ME);
+    owning.acknowledge(0, 25);
+    assert_eq!(owning.events(), [over]);
+    assert!(!owning.owns());
+}
+
+/// The map that is known still says that it owns.
+#[test]
+fn a_member_that_left_is_held_again_only_by_another_incarnation() {
+    let mut owning = Owning::with_partition();
+    let id = owning.script.core.submit(leave("me"), Vec::new());
+    owning.events();
+    owning.script.sent();
+    let over = OwnerEvent::Over(HolderEnd::Left);
+    owning.hold(ME);
+    owning.acknowledge(0, 25);
+    assert_eq!(owning.events(), std::slice::from_ref(&over));
+    // At zxid 101.
+    owning.script.hear(reply(id.0, Ok(Outcome::GroupChanged)));
+    assert_eq!(id.0, 1);
+    owning.hold(ME);
+    owning.acknowledge(0, 25);
+    assert_eq!(owning.events(), [over]);
+    assert!(!owning.owns());
+    owning.hold(Zxid(102));
+    assert_eq!(owning.events(), [OwnerEvent::Began]);
+}
+
+#[test]
+fn a_leave_that_was_refused_lets_the_member_be_held_again() {
+    let mut owning = Owning::with_partition();
+    let id = owning.script.core.submit(leave("me"), Vec::new());
+    owning.events();
+    owning.script.sent();
+    let refused = Refusal::GuardFailed {
+        path: "/lock".to_owned(),
+        token: Zxid(3),
+        current: None,
+    };
+    owning.script.hear(reply(id.0, Err(refused)));
+    owning.hold(ME);
+    owning.acknowledge(0, 25);
+    assert_eq!(owning.events(), [OwnerEvent::Began, gain(25)]);
+    assert!(owning.owns());
 }
 
 #[test]
