@@ -269,13 +269,16 @@ enum Call {
     Gain(Grant),
     Revoke {
         token: Zxid,
+        gains: u64,
     },
     Lost {
         token: Zxid,
+        gains: u64,
     },
     /// None: what was not served is let go at once.
     LetGo {
         token: Zxid,
+        gains: u64,
     },
 }
 
@@ -377,11 +380,23 @@ impl<H: PartitionHandler> Engine<H> {
                 return;
             }
             OwnerEvent::Gain(grant) => (grant.partition, Call::Gain(grant)),
-            OwnerEvent::Revoke { partition, token } => (partition, Call::Revoke { token }),
-            OwnerEvent::LetGo { partition, token } => (partition, Call::LetGo { token }),
-            OwnerEvent::Lost { partition, token } => {
+            OwnerEvent::Revoke {
+                partition,
+                token,
+                gains,
+            } => (partition, Call::Revoke { token, gains }),
+            OwnerEvent::LetGo {
+                partition,
+                token,
+                gains,
+            } => (partition, Call::LetGo { token, gains }),
+            OwnerEvent::Lost {
+                partition,
+                token,
+                gains,
+            } => {
                 let line = self.lines.entry(partition).or_default();
-                (partition, line.lose(token))
+                (partition, line.lose(token, gains))
             }
         };
         self.lines
@@ -402,8 +417,8 @@ impl<H: PartitionHandler> Engine<H> {
                 self.lines.remove(&partition);
                 return;
             };
-            if let Call::LetGo { token } = call {
-                self.table.write().let_go(partition, token);
+            if let Call::LetGo { token, gains } = call {
+                self.table.write().let_go(partition, token, gains);
                 continue;
             }
             let handler = Arc::clone(&self.handler);
@@ -453,8 +468,8 @@ impl<H: PartitionHandler> Engine<H> {
                     });
                 }
                 // One that panicked does not serve the partition either.
-                Call::Revoke { token } | Call::Lost { token } => {
-                    self.table.write().let_go(partition, token);
+                Call::Revoke { token, gains } | Call::Lost { token, gains } => {
+                    self.table.write().let_go(partition, token, gains);
                 }
                 Call::Gain(_) | Call::LetGo { .. } => {}
             }
@@ -555,14 +570,14 @@ impl Line {
     }
 
     /// What is called for a partition that is lost: nothing if its `gain` was not called yet.
-    fn lose(&mut self, token: Zxid) -> Call {
-        let gains = |call: &Call| matches!(call, Call::Gain(grant) if grant.token == token);
-        let never_gained = self.waiting.iter().any(gains);
+    fn lose(&mut self, token: Zxid, gains: u64) -> Call {
+        let is_gain = |call: &Call| matches!(call, Call::Gain(grant) if grant.token == token);
+        let never_gained = self.waiting.iter().any(is_gain);
         self.stop(|call| !matches!(call, Call::Lost { .. } | Call::LetGo { .. }));
         if never_gained {
-            Call::LetGo { token }
+            Call::LetGo { token, gains }
         } else {
-            Call::Lost { token }
+            Call::Lost { token, gains }
         }
     }
 }
@@ -588,6 +603,7 @@ mod tests {
 
     const KEY: Key = 1;
     const INCARNATION: Zxid = Zxid(10);
+    const TIMEOUT_MS: u32 = 3_600_000;
 
     /// Tells what it is called for, and waits or panics where it is told to.
     struct Handler {
@@ -779,13 +795,13 @@ mod tests {
     }
 
     fn open_session() -> SessionCore {
-        let mut core = SessionCore::new(SessionSecret([1; 32]), 3_600_000);
+        let mut core = SessionCore::new(SessionSecret([1; 32]), TIMEOUT_MS);
         core.handle_connected(clock::now(), Vec::new());
         while core.poll_frame(clock::now()).is_some() {}
         let attached = ServerFrame::Attached {
             session: SessionId(7),
             epoch: ConnEpoch(1),
-            timeout_ms: 3_600_000,
+            timeout_ms: TIMEOUT_MS,
             last_id: RequestId::ZERO,
             zxid: Zxid(7),
         };
@@ -934,6 +950,27 @@ mod tests {
             world.asked.try_recv().is_err(),
             "there is nothing to report"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_gained_again_while_it_is_being_lost_is_let_go_when_that_is_revoked() {
+        let mut world = World::new(&["lost 1", "revoke 1"], &[]).await;
+        world.change(1, owned(21));
+        assert_eq!(world.call().await, "gain 1");
+        let later = clock::now().plus_millis(2 * u64::from(TIMEOUT_MS));
+        world.core.handle_timeout(later);
+        world.pass_on();
+        assert_eq!(world.call().await, "lost 1");
+        let position = Some(world.through);
+        world.core.handle_heartbeat_ack(later, later, position);
+        world.change(1, revoked(21));
+        world.open("lost 1");
+        assert_eq!(world.call().await, "gain 1");
+        assert_eq!(world.call().await, "revoke 1");
+        assert!(world.owner.owns(PartitionId(1)), "it drains");
+        world.open("revoke 1");
+        assert_eq!(world.reported().await, [released(1, 21)]);
+        assert!(!world.owner.owns(PartitionId(1)));
     }
 
     #[tokio::test]

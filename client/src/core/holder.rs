@@ -47,7 +47,8 @@ impl Grant {
     }
 }
 
-/// What the holder has its owner do. Of one partition, it is done in this order.
+/// What the holder has its owner do. Of one partition, it is done in this order. `gains` says how
+/// many gains by the token came before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnerEvent {
     /// The map was taken in for the first time.
@@ -63,11 +64,23 @@ pub(crate) enum OwnerEvent {
     /// The partition is owned.
     Gain(Grant),
     /// It is to be let go.
-    Revoke { partition: PartitionId, token: Zxid },
+    Revoke {
+        partition: PartitionId,
+        token: Zxid,
+        gains: u64,
+    },
     /// It is to be let go, and was not served.
-    LetGo { partition: PartitionId, token: Zxid },
+    LetGo {
+        partition: PartitionId,
+        token: Zxid,
+        gains: u64,
+    },
     /// It is owned no more.
-    Lost { partition: PartitionId, token: Zxid },
+    Lost {
+        partition: PartitionId,
+        token: Zxid,
+        gains: u64,
+    },
     /// Nothing follows.
     Over(HolderEnd),
 }
@@ -90,6 +103,8 @@ struct Held {
     grant: Grant,
     /// Whether its owner was told so.
     gained: bool,
+    /// How often it was told so: a lease that was over may go on after all.
+    gains: u64,
     revoke: Option<Revoke>,
     released: bool,
 }
@@ -151,13 +166,15 @@ impl Table {
         self.held.values().filter(live).map(|held| &held.grant)
     }
 
-    /// The owner has stopped: if the partition is to be let go, it is from here on, and that is to
-    /// be said.
-    pub(crate) fn let_go(&mut self, partition: PartitionId, token: Zxid) {
+    /// The owner has stopped what it began by so many gains: if the partition is to be let go, it is
+    /// from here on, and that is to be said. Not if it was told of another gain since, which it may
+    /// not have heard yet: it stops that too, by what it was told after it.
+    pub(crate) fn let_go(&mut self, partition: PartitionId, token: Zxid, gains: u64) {
         let Some(held) = self.held.get_mut(&partition) else {
             return;
         };
-        let Some(revoke) = held.revoke.filter(|_| held.grant.token == token) else {
+        let is_last = held.grant.token == token && held.gains == gains;
+        let Some(revoke) = held.revoke.filter(|_| is_last) else {
             return;
         };
         held.released = true;
@@ -326,7 +343,7 @@ impl Holder {
         let Some(held) = table.held.get(&partition) else {
             return;
         };
-        let token = held.grant.token;
+        let (token, gains) = (held.grant.token, held.gains);
         if self.token_of(record, me) == Some(token) {
             return;
         }
@@ -334,7 +351,11 @@ impl Holder {
             && held.gained
             && !held.released
         {
-            self.events.push(OwnerEvent::Lost { partition, token });
+            self.events.push(OwnerEvent::Lost {
+                partition,
+                token,
+                gains,
+            });
         }
     }
 
@@ -361,6 +382,7 @@ impl Holder {
             let held = Held {
                 grant,
                 gained: false,
+                gains: 0,
                 revoke: None,
                 released: false,
             };
@@ -377,10 +399,19 @@ impl Holder {
                 movement: movement.id,
                 lease_over,
             });
+            let gains = held.gains;
             self.events.push(if held.gained {
-                OwnerEvent::Revoke { partition, token }
+                OwnerEvent::Revoke {
+                    partition,
+                    token,
+                    gains,
+                }
             } else {
-                OwnerEvent::LetGo { partition, token }
+                OwnerEvent::LetGo {
+                    partition,
+                    token,
+                    gains,
+                }
             });
         }
     }
@@ -484,11 +515,15 @@ impl Holder {
                 continue;
             };
             held.gained = !held.gained;
-            let token = held.grant.token;
             self.events.push(if held.gained {
+                held.gains += 1;
                 OwnerEvent::Gain(held.grant.clone())
             } else {
-                OwnerEvent::Lost { partition, token }
+                OwnerEvent::Lost {
+                    partition,
+                    token: held.grant.token,
+                    gains: held.gains,
+                }
             });
         }
         let gained = table
@@ -514,6 +549,7 @@ impl Holder {
         self.events.extend(gained.map(|held| OwnerEvent::Lost {
             partition: held.grant.partition,
             token: held.grant.token,
+            gains: held.gains,
         }));
         self.events.push(OwnerEvent::Over(why));
     }

@@ -136,6 +136,7 @@ fn lost(token: u64) -> OwnerEvent {
     OwnerEvent::Lost {
         partition: P,
         token: Zxid(token),
+        gains: 1,
     }
 }
 
@@ -143,6 +144,7 @@ fn revoke(token: u64) -> OwnerEvent {
     OwnerEvent::Revoke {
         partition: P,
         token: Zxid(token),
+        gains: 1,
     }
 }
 
@@ -303,6 +305,7 @@ fn a_revoke_that_does_not_arrive_ends_the_lease_all_the_same() {
     let let_go = OwnerEvent::LetGo {
         partition: P,
         token: Zxid(25),
+        gains: 1,
     };
     assert_eq!(owning.events(), [let_go]);
 }
@@ -336,7 +339,7 @@ fn what_was_let_go_is_owned_no_more_and_is_reported_until_the_map_shows_it() {
     owning.change(25, 30, &[(P, revoked(25, 30))]);
     assert_eq!(owning.events(), [revoke(25)]);
     assert_eq!(owning.reports(), []);
-    owning.table.write().let_go(P, Zxid(25));
+    owning.table.write().let_go(P, Zxid(25), 1);
     assert!(!owning.owns());
     let released = PartitionReport::Released {
         partition: P,
@@ -356,7 +359,7 @@ fn what_was_let_go_is_owned_no_more_and_is_reported_until_the_map_shows_it() {
 #[test]
 fn what_is_not_to_be_let_go_is_not_reported_as_such() {
     let mut owning = Owning::with_partition();
-    owning.table.write().let_go(P, Zxid(25));
+    owning.table.write().let_go(P, Zxid(25), 1);
     assert_eq!(owning.reports(), []);
     assert!(owning.owns());
 }
@@ -461,6 +464,28 @@ fn a_lease_that_was_over_and_goes_on_after_all_is_a_gain() {
     owning.acknowledge(now, 25);
     assert_eq!(owning.events(), [gain(25)]);
     assert!(owning.owns());
+}
+
+/// What was lost has stopped, and its owner may not have heard yet that it was gained again.
+#[test]
+fn a_gain_after_a_loss_is_let_go_only_by_what_follows_it() {
+    let mut owning = Owning::with_partition();
+    owning.script.pass(LEASE);
+    assert_eq!(owning.events(), [lost(25)]);
+    owning.acknowledge(LEASE, 25);
+    owning.change(25, 30, &[(P, revoked(25, 30))]);
+    let revoke = OwnerEvent::Revoke {
+        partition: P,
+        token: Zxid(25),
+        gains: 2,
+    };
+    assert_eq!(owning.events(), [gain(25), revoke]);
+    owning.table.write().let_go(P, Zxid(25), 1);
+    assert_eq!(owning.reports(), []);
+    assert!(owning.owns());
+    owning.table.write().let_go(P, Zxid(25), 2);
+    assert_eq!(owning.reports().len(), 1);
+    assert!(!owning.owns());
 }
 
 #[test]
