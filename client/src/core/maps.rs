@@ -235,7 +235,15 @@ impl Maps {
     /// it once their map is taken in through `position` (rule R35).
     pub(crate) fn handle_acknowledgement(&mut self, sent: Tick, position: Zxid) {
         for holder in self.holders.values_mut() {
-            holder.handle_acknowledgement(sent, position);
+            let map = MapKey {
+                group: holder.group.to_string(),
+                detail: MapDetail::Full,
+            };
+            // A member that was not asked for this map yet has named a position of others only.
+            let of = self.subscriptions.get(&map);
+            if of.is_some_and(|of| of.through.is_some()) {
+                holder.handle_acknowledgement(sent, position);
+            }
         }
     }
 

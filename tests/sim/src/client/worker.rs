@@ -131,7 +131,9 @@ impl Worker {
 
     /// A heartbeat was acknowledged.
     pub(crate) fn acknowledged(&mut self, sent: Tick, position: Option<Zxid>, timeout_ms: u32) {
-        if let Some(position) = position {
+        if let Some(position) = position
+            && self.copy.through.is_some()
+        {
             self.acknowledged.push_back((sent, position));
         }
         if self.acknowledged.len() > ACKNOWLEDGEMENTS_MAX {
