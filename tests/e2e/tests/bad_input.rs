@@ -258,7 +258,7 @@ fn refuse_components(cli: &Cli, folder: &Path) {
         (
             "unknown",
             importing("acme:telemetry/spans@1.0.0"),
-            "it imports acme:telemetry/spans@1.0.0, which is not part of folkmoot:plugin",
+            "it imports acme:telemetry/spans@1.0.0, which folkmoot:plugin@0.1.0 does not have for a recipe",
         ),
         (
             "world",
