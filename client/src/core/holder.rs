@@ -551,6 +551,9 @@ impl Holder {
             token: held.grant.token,
             gains: held.gains,
         }));
+        let preparing = std::mem::take(&mut self.preparing).into_keys();
+        let unprepare = preparing.map(|partition| OwnerEvent::Unprepare { partition });
+        self.events.extend(unprepare);
         self.events.push(OwnerEvent::Over(why));
     }
 }

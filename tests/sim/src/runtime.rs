@@ -17,6 +17,7 @@ use folkmoot_core::plugin::{
     PluginRuntime, Rejection, TxnView,
 };
 use folkmoot_proto::batch::Completion;
+use folkmoot_proto::client::Operation;
 use folkmoot_proto::effect::{Effect, MountEvent};
 use folkmoot_proto::{Digest, LogTime};
 use folkmoot_sdk::instance::Instance;
@@ -74,6 +75,23 @@ impl Known {
             Self::Ledger => Instance::of::<ledger::Ledger>(),
         }
     }
+}
+
+/// What has a component installed: its one chunk, and the installation.
+pub(crate) fn installation(bytes: &[u8], name: &str) -> [Operation; 2] {
+    let digest = Digest::of(bytes);
+    [
+        Operation::UploadChunk {
+            digest,
+            size: bytes.len() as u32,
+            offset: 0,
+            data: bytes.to_vec(),
+        },
+        Operation::Install {
+            digest,
+            name: name.to_owned(),
+        },
+    ]
 }
 
 /// What an examination of a component's bytes finds.

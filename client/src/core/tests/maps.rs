@@ -397,6 +397,18 @@ fn a_replica_catches_up_for_each_move_anew() {
     assert_eq!(owning.events(), [unprepare]);
 }
 
+/// Whoever catches up for nothing is told so: else its work would never end.
+#[test]
+fn what_catches_up_ends_with_its_membership() {
+    let mut owning = Owning::begin();
+    owning.change(20, 30, &[(P, caught_up(false))]);
+    assert_eq!(owning.events().len(), 1);
+    owning.script.core.submit(leave("me"), Vec::new());
+    let over = OwnerEvent::Over(HolderEnd::Left);
+    let unprepare = OwnerEvent::Unprepare { partition: P };
+    assert_eq!(owning.events(), [unprepare, over]);
+}
+
 /// Rule R34: another incarnation's promotion is none of this one's.
 #[test]
 fn what_another_incarnation_owns_is_not_owned() {

@@ -19,7 +19,7 @@ use crate::dice::Dice;
 use crate::history::Act;
 use crate::invariants::plugins::payload;
 use crate::policies::{DETECTOR, Planner, detector};
-use crate::runtime::Known;
+use crate::runtime::{Known, installation};
 use crate::wires::{ClientId, Up};
 
 /// Registers that are written and read.
@@ -145,53 +145,23 @@ fn setup(map: &MapConfig) -> Vec<Operation> {
     steps.extend((0..LOCKS).map(|lock| directory(format!("/guarded/{lock}"))));
     steps.extend((0..PARTITIONS).map(|partition| directory(format!("/owned/{partition}"))));
     for known in Known::ALL {
-        let digest = known.digest();
-        steps.push(Operation::UploadChunk {
-            digest,
-            size: known.bytes().len() as u32,
-            offset: 0,
-            data: known.bytes().to_vec(),
-        });
-        steps.push(Operation::Install {
-            digest,
-            name: format!("{known:?}"),
-        });
+        steps.extend(installation(known.bytes(), &format!("{known:?}")));
         steps.push(Operation::Mount {
             path: known.mount().to_owned(),
-            digest,
+            digest: known.digest(),
             config: Vec::new(),
         });
     }
     for planner in Planner::ALL {
-        let digest = planner.digest();
-        steps.push(Operation::UploadChunk {
-            digest,
-            size: planner.bytes().len() as u32,
-            offset: 0,
-            data: planner.bytes().to_vec(),
-        });
-        steps.push(Operation::Install {
-            digest,
-            name: format!("{planner:?}"),
-        });
+        steps.extend(installation(planner.bytes(), &format!("{planner:?}")));
     }
-    let digest = detector();
-    steps.push(Operation::UploadChunk {
-        digest,
-        size: DETECTOR.len() as u32,
-        offset: 0,
-        data: DETECTOR.to_vec(),
-    });
-    steps.push(Operation::Install {
-        digest,
-        name: "detector".to_owned(),
-    });
+    steps.extend(installation(DETECTOR, "detector"));
     // In most of the worlds.
     if map.residence_ms == 0 {
         steps.push(Operation::ChooseDetector {
             group: String::new(),
             choice: Some(PolicyChoice {
-                digest,
+                digest: detector(),
                 configuration: String::new(),
             }),
         });

@@ -17,22 +17,12 @@ type Question = (PolicyCallId, PolicyCall);
 fn watched() -> Result<(Leader, Client), String> {
     let mut leader = Leader::new()?;
     let mut client = leader.open(1)?;
-    let digest = detector();
+    leader.install(&mut client, DETECTOR)?;
     let choice = PolicyChoice {
-        digest,
+        digest: detector(),
         configuration: String::new(),
     };
     let steps = [
-        Operation::UploadChunk {
-            digest,
-            size: DETECTOR.len() as u32,
-            offset: 0,
-            data: DETECTOR.to_vec(),
-        },
-        Operation::Install {
-            digest,
-            name: "detector".to_owned(),
-        },
         Operation::ChooseDetector {
             group: String::new(),
             choice: Some(choice),

@@ -25,7 +25,7 @@ use folkmoot_proto::{
     Zxid,
 };
 
-use crate::runtime::{Known, NativeRuntime, examine};
+use crate::runtime::{Known, NativeRuntime, examine, installation};
 use crate::world::bootstrap_with;
 
 const TIMEOUT_MS: u32 = 10_000;
@@ -405,29 +405,23 @@ impl Leader {
 
     /// Installs a recipe and mounts it at its place.
     pub(super) fn mount(&mut self, client: &mut Client, known: Known) -> Result<(), String> {
-        let (bytes, digest) = (known.bytes(), known.digest());
-        let steps = [
-            Operation::UploadChunk {
-                digest,
-                size: bytes.len() as u32,
-                offset: 0,
-                data: bytes.to_vec(),
-            },
-            Operation::Install {
-                digest,
-                name: format!("{known:?}"),
-            },
-            Operation::Mount {
-                path: known.mount().to_owned(),
-                digest,
-                config: Vec::new(),
-            },
-        ];
-        for step in steps {
+        self.install(client, known.bytes())?;
+        let mount = Operation::Mount {
+            path: known.mount().to_owned(),
+            digest: known.digest(),
+            config: Vec::new(),
+        };
+        match self.call(client, mount)? {
+            Ok(_) => Ok(()),
+            refused => Err(format!("{known:?} is not mounted: {refused:?}")),
+        }
+    }
+
+    /// Installs a component.
+    pub(super) fn install(&mut self, client: &mut Client, bytes: &[u8]) -> Result<(), String> {
+        for step in installation(bytes, "component") {
             let reply = self.call(client, step)?;
-            if reply.is_err() {
-                return Err(format!("{known:?} is not mounted: {reply:?}"));
-            }
+            reply.map_err(|refusal| refusal.to_string())?;
         }
         Ok(())
     }

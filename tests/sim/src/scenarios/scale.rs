@@ -35,7 +35,7 @@ pub fn scale(members: u32, partitions: u32) -> Result<String, String> {
         leader.run()?;
         workers.push(worker);
     }
-    install(&mut leader, &mut admin)?;
+    leader.install(&mut admin, Planner::Sticky.bytes())?;
     let before = resident_mib();
     phase(&mut said, "creating the map", &mut leader, |leader| {
         let config = MapConfig {
@@ -108,28 +108,6 @@ fn join(number: u32) -> Operation {
         },
         member: name,
     }
-}
-
-fn install(leader: &mut Leader, admin: &mut Client) -> Result<(), String> {
-    let (bytes, digest) = (Planner::Sticky.bytes(), Planner::Sticky.digest());
-    let steps = [
-        Operation::UploadChunk {
-            digest,
-            size: bytes.len() as u32,
-            offset: 0,
-            data: bytes.to_vec(),
-        },
-        Operation::Install {
-            digest,
-            name: "sticky-balanced".to_owned(),
-        },
-    ];
-    for step in steps {
-        leader
-            .call(admin, step)?
-            .map_err(|refusal| refusal.to_string())?;
-    }
-    Ok(())
 }
 
 fn ask(leader: &mut Leader, admin: &mut Client, operation: MapOperation) -> Result<(), String> {
