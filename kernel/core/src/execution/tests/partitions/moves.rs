@@ -9,7 +9,7 @@ use folkmoot_proto::partition::{
 use folkmoot_proto::reply::{Outcome, Refusal};
 
 use super::super::clients::create;
-use super::super::cluster::{assert_same_state, member};
+use super::super::cluster::{Proposals, assert_same_state, member};
 use super::{GROUP, Shards, config, refused_as};
 use crate::state::View;
 
@@ -110,6 +110,47 @@ fn r34_what_was_taken_over_waits_for_the_lease_of_who_had_it() {
         "the paused one may believe in its lease"
     );
     shards.pass(1_500);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+}
+
+/// A batch that waits for the disk has the time at which it was begun. What is executed in it later
+/// is not older for that: the lease of whoever was taken over may have gone on until then.
+#[test]
+fn r34_a_fence_counts_from_its_execution() {
+    let mut shards = Shards::new(config(), 1, 1);
+    shards.pass(500);
+    let paused = shards.workers.remove("a").expect("a worker");
+    let mut successor = shards.cluster.open(member(3));
+    let mut admin = shards.admin.clone();
+    shards.cluster.proposals = Proposals::Hold;
+    // As many as may be under way, and one that stays open.
+    for path in ["/one", "/two", "/three"] {
+        shards.cluster.send(&mut admin, create(path));
+        shards.cluster.run();
+    }
+    shards.cluster.pass_ms(4_000);
+    let join = folkmoot_proto::client::Operation::Group {
+        group: GROUP.to_owned(),
+        member: "a".to_owned(),
+        operation: GroupOperation::Join {
+            spec: folkmoot_proto::group::MemberSpec::at("a"),
+            predecessor: Some(paused.secret),
+        },
+    };
+    shards.cluster.send(&mut successor, join);
+    shards.cluster.run();
+    shards.cluster.proposals = Proposals::Commit;
+    shards.cluster.take_all();
+    shards.cluster.run();
+    shards.admin = admin;
+    shards.workers.insert("a".to_owned(), successor);
+    shards.pass(9_000);
+    assert_eq!(
+        shards.owner_name(0),
+        None,
+        "its last heartbeat may be of just before the join"
+    );
+    shards.pass(2_000);
     assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
 }
 
@@ -295,6 +336,25 @@ fn r38_a_member_that_stays_away_is_replaced() {
     shards.pass(31_000);
     assert_eq!(shards.owned(), 6);
     assert_eq!(shards.counts().into_values().collect::<Vec<_>>(), [3, 3]);
+}
+
+/// Steps that were taken in an overlay which is thrown away are taken again (rule R3).
+#[test]
+fn r03_a_refused_step_is_taken_again() {
+    let mut shards = Shards::new(config(), 6, 3);
+    shards.pass(500);
+    shards.close("b");
+    shards.pass(29_000);
+    assert_eq!(shards.owned(), 4);
+    shards.cluster.proposals = Proposals::Hold;
+    shards.cluster.pass_ms(2_000);
+    assert!(!shards.cluster.proposed.is_empty(), "they are recovered");
+    // What follows it is refused, too, and what is proposed anew is not.
+    shards.cluster.proposals = Proposals::Commit;
+    shards.cluster.proposed.truncate(1);
+    shards.cluster.refuse_one();
+    shards.pass(1_000);
+    assert_eq!(shards.owned(), 6);
 }
 
 #[test]
