@@ -13,8 +13,8 @@ use folkmoot_proto::group::{
 };
 use folkmoot_proto::limits::STREAM_MAPS_MAX;
 use folkmoot_proto::partition::{
-    FullBody, MapDetail, MapRecord, MapUpdate, MemberNo, PartitionId, RoutedMember,
-    RoutedPartition, RoutingBody,
+    FullBody, MapDetail, MapRecord, MapUpdate, MemberNo, PartitionId, PartitionRecord,
+    RoutedMember, RoutedPartition, RoutingBody,
 };
 use folkmoot_proto::{MapId, SessionId, Zxid};
 
@@ -415,7 +415,7 @@ fn full(
     view: &impl View,
     map: MapId,
     partitions: &[PartitionId],
-) -> Vec<(PartitionId, folkmoot_proto::partition::PartitionRecord)> {
+) -> Vec<(PartitionId, PartitionRecord)> {
     let records = partitions.iter().filter_map(|partition| {
         let record = view.partition(map, *partition)?;
         Some((*partition, record.clone()))

@@ -18,7 +18,7 @@ use folkmoot_proto::{MapId, MemberId, Zxid};
 use super::clients::Client;
 use super::cluster::{Cluster, member};
 use crate::execution::ExecutionAction;
-use crate::policy::{PolicyAnswer, PolicyCall};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId};
 use crate::state::View;
 
 const GROUP: &str = "shards";
@@ -275,7 +275,7 @@ impl Shards {
     }
 
     /// The questions to policies since this was asked last, and their names.
-    fn questions(&mut self) -> Vec<(MemberId, crate::policy::PolicyCallId, PolicyCall)> {
+    fn questions(&mut self) -> Vec<(MemberId, PolicyCallId, PolicyCall)> {
         let others = core::mem::take(&mut self.cluster.others);
         let question = |(id, action)| match action {
             ExecutionAction::AskPolicy { id: call, call: of } => Some((id, call, *of)),
@@ -284,23 +284,31 @@ impl Shards {
         others.into_iter().filter_map(question).collect()
     }
 
-    /// Has a policy answer all questions until it is asked no more; each answer is the policy's.
+    /// A question is answered.
+    fn answer(&mut self, (at, id): (MemberId, PolicyCallId), answer: PolicyAnswer) {
+        let now = self.cluster.now();
+        let execution = &mut self.cluster.member(at).execution;
+        execution.handle_policy(now, id, answer);
+    }
+
+    /// Has a policy answer the questions that there are; answers how many.
+    fn answer_waiting(&mut self, mut policy: impl FnMut(&PolicyCall) -> PolicyAnswer) -> usize {
+        let questions = self.questions();
+        for (at, id, call) in &questions {
+            self.answer((*at, *id), policy(call));
+        }
+        questions.len()
+    }
+
+    /// Has a policy answer all questions until it is asked no more; answers how many.
     fn answer_all(&mut self, mut policy: impl FnMut(&PolicyCall) -> PolicyAnswer) -> usize {
         let (mut asked, mut quiet) = (0, 0);
         for _ in 0..100 {
-            let questions = self.questions();
-            quiet = if questions.is_empty() { quiet + 1 } else { 0 };
+            let answered = self.answer_waiting(&mut policy);
+            asked += answered;
+            quiet = if answered == 0 { quiet + 1 } else { 0 };
             if quiet == 10 {
                 return asked;
-            }
-            for (at, id, call) in questions {
-                asked += 1;
-                let now = self.cluster.now();
-                let answer = policy(&call);
-                self.cluster
-                    .member(at)
-                    .execution
-                    .handle_policy(now, id, answer);
             }
             self.pass(200);
         }

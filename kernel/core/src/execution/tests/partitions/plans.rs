@@ -118,13 +118,7 @@ pub(in crate::execution::tests) fn r37_a_plan_for_what_has_changed_moves_nothing
     shards.close("b");
     shards.join("b");
     let token = shards.token(0);
-    let now = shards.cluster.now();
-    let plan = Ok(assign(&[(0, &[1]), (1, &[2])]));
-    shards
-        .cluster
-        .member(at)
-        .execution
-        .handle_policy(now, id, plan);
+    shards.answer((at, id), Ok(assign(&[(0, &[1]), (1, &[2])])));
     shards.pass(100);
     assert_eq!(shards.token(0), token, "whom it was to get is no more");
     assert_eq!(
@@ -149,11 +143,8 @@ fn r38_no_plan_gives_away_what_is_waited_for() {
     shards.pass(200);
     let questions = shards.questions();
     let (at, id, _) = questions.into_iter().next_back().expect("a question");
-    let now = shards.cluster.now();
     // Planned while `a` lives; `a` is gone when it could be carried out.
-    let plan = Ok(assign(&[(0, &[1]), (1, &[2])]));
-    let execution = &mut shards.cluster.member(at).execution;
-    execution.handle_policy(now, id, plan);
+    shards.answer((at, id), Ok(assign(&[(0, &[1]), (1, &[2])])));
     shards.pass(500);
     assert_eq!(
         shards.owner_name(0).as_deref(),
@@ -178,13 +169,7 @@ fn r37_an_answer_to_a_former_leader_does_nothing() {
     shards.pass(200);
     let (at, id, call) = shards.questions().pop().expect("a question");
     shards.elect(member(2));
-    let now = shards.cluster.now();
-    let answer = everything_to_the_first(&call);
-    shards
-        .cluster
-        .member(at)
-        .execution
-        .handle_policy(now, id, answer);
+    shards.answer((at, id), everything_to_the_first(&call));
     shards.pass(100);
     assert_eq!(shards.owned(), 0);
 }
@@ -403,29 +388,13 @@ pub(in crate::execution::tests) fn r37_no_more_moves_begin_than_the_budget_allow
     assert!(shards.ask(MapOperation::Approve).is_ok());
     shards.pass(200);
     let count = |shards: &mut Shards| shards.counts().get("b").copied().unwrap_or_default();
-    for (at, id, call) in shards.questions() {
-        let now = shards.cluster.now();
-        let answer = policy(1)(&call);
-        shards
-            .cluster
-            .member(at)
-            .execution
-            .handle_policy(now, id, answer);
-    }
+    shards.answer_waiting(policy(1));
     shards.pass(1_000);
     assert_eq!(count(&mut shards), 4);
     // A new leader has the same bucket.
     shards.elect(member(2));
     shards.pass(200);
-    for (at, id, call) in shards.questions() {
-        let now = shards.cluster.now();
-        let answer = policy(1)(&call);
-        shards
-            .cluster
-            .member(at)
-            .execution
-            .handle_policy(now, id, answer);
-    }
+    shards.answer_waiting(policy(1));
     shards.pass(1_000);
     assert_eq!(count(&mut shards), 4, "an election refills nothing");
     shards.pass(30_000);

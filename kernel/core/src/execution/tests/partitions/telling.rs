@@ -316,16 +316,21 @@ impl Copies {
     }
 }
 
-/// R35: the leases of one map's partitions go on while another map changes.
-#[test]
-fn r35_the_leases_of_a_quiet_map_go_on_beside_a_map_that_changes() {
+/// An owner whose session is told of two maps.
+fn with_two_maps() -> (Shards, Client, Copies) {
     let mut shards = Shards::new(config(), 1, 1);
     create_other(&mut shards);
     shards.pass(500);
     let owner = shards.workers["a"].clone();
     watch_of(&mut shards, &owner, (GROUP, MapDetail::Full), None);
     watch_of(&mut shards, &owner, (OTHER, MapDetail::Full), None);
-    let mut copies = Copies::default();
+    (shards, owner, Copies::default())
+}
+
+/// R35: the leases of one map's partitions go on while another map changes.
+#[test]
+fn r35_the_leases_of_a_quiet_map_go_on_beside_a_map_that_changes() {
+    let (mut shards, owner, mut copies) = with_two_maps();
     shards.pass(500);
     copies.take(&mut shards, &owner);
     assert_eq!(copies.0.len(), 2);
@@ -374,13 +379,7 @@ fn r35_the_leases_of_a_quiet_map_go_on_beside_a_map_that_changes() {
 /// R35: a session with two maps comes to another member, which applies something between the two.
 #[test]
 fn r35_the_leases_of_two_maps_go_on_after_an_attachment() {
-    let mut shards = Shards::new(config(), 1, 1);
-    create_other(&mut shards);
-    shards.pass(500);
-    let owner = shards.workers["a"].clone();
-    watch_of(&mut shards, &owner, (GROUP, MapDetail::Full), None);
-    watch_of(&mut shards, &owner, (OTHER, MapDetail::Full), None);
-    let mut copies = Copies::default();
+    let (mut shards, owner, mut copies) = with_two_maps();
     copies.take(&mut shards, &owner);
     let owner = shards.cluster.attach(&owner, member(3));
     shards.workers.insert("a".to_owned(), owner.clone());
