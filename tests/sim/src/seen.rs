@@ -112,6 +112,8 @@ events! {
     MemberJoined => "members joined",
     /// A member was taken over from a session that lived.
     MemberTakenOver => "members taken over",
+    /// A member left.
+    MemberLeft => "members left",
     /// A member was told of the map, or what changed of it.
     MapUpdate => "updates of a map",
     /// A member was given a partition.

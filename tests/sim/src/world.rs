@@ -8,7 +8,7 @@ use folkmoot_proto::bootstrap::{Bootstrap, BootstrapMember};
 use folkmoot_proto::limits::Limits;
 use folkmoot_proto::partition::PartitionId;
 use folkmoot_proto::peer::PeerMessage;
-use folkmoot_proto::{LogIndex, MemberId, WallTime};
+use folkmoot_proto::{LogIndex, MemberId, WallTime, Zxid};
 
 use crate::client::{Client, REGISTERS};
 use crate::ctx::{Ctx, Happening};
@@ -28,6 +28,11 @@ use crate::{Layers, Options};
 
 /// What happens in a world at most, about 20 times what does in one of 60 s: more is a livelock.
 const HAPPENINGS_MAX: u64 = 5_000_000;
+/// How long an answer takes at most in a world without faults, in milliseconds.
+const ANSWER_MS: u64 = 1_000;
+/// How often a partition may be given to another owner for balance when nothing changes any more: by the
+/// plan for what changed last.
+const QUIET_MOVES: usize = 1;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -42,8 +47,14 @@ pub(crate) struct World {
     wiped: bool,
     /// What was committed when all faults ended.
     healed_at: Option<LogIndex>,
+    /// When each client last had an answer to everything that it had asked.
+    settled_at: Vec<Moment>,
     /// Partitions that nobody has owned since the clients became quiet, while somebody could.
     orphans: BTreeSet<PartitionId>,
+    /// The last transaction of then.
+    quiet_since: Zxid,
+    /// Owners of then who have not believed in what they own since: their leases do not go on.
+    unserved: BTreeMap<PartitionId, Zxid>,
 }
 
 impl World {
@@ -86,7 +97,10 @@ impl World {
             damaged: None,
             wiped: false,
             healed_at: None,
+            settled_at: vec![Moment::START; clients],
             orphans: BTreeSet::new(),
+            quiet_since: Zxid(0),
+            unserved: BTreeMap::new(),
         }
     }
 
@@ -181,11 +195,15 @@ impl World {
                     [client.0 as u64, connection.0],
                     || format!("client {}: {down:?}", client.0),
                 );
-                return self.clients[client.0].receive(&mut self.ctx, connection, down);
+                self.note_settled(client);
+                self.clients[client.0].receive(&mut self.ctx, connection, down)?;
+                self.note_settled(client);
             }
             Happening::ClientTurn { client, turn } => {
                 let reach: Vec<_> = self.members.iter().map(Member::reachable).collect();
-                return self.clients[client.0].turn(&mut self.ctx, turn, &reach);
+                self.note_settled(client);
+                self.clients[client.0].turn(&mut self.ctx, turn, &reach)?;
+                self.note_settled(client);
             }
             Happening::WireLost {
                 member,
@@ -199,6 +217,12 @@ impl World {
             Happening::Fault(fault) => return self.fault(fault),
         }
         Ok(())
+    }
+
+    fn note_settled(&mut self, client: ClientId) {
+        if self.clients[client.0].unsettled().is_none() {
+            self.settled_at[client.0] = self.ctx.now;
+        }
     }
 
     /// What clients believe at this instant fits together and fits what was just committed.
@@ -217,6 +241,13 @@ impl World {
             self.orphans.retain(|partition| orphans.contains(partition));
         }
         if std::mem::take(&mut ctx.believes) {
+            for (thing, believer) in clients.iter().flat_map(|client| client.beliefs(now)) {
+                if let Thing::Partition(partition) = thing
+                    && self.unserved.get(&partition) == Some(&believer.token)
+                {
+                    self.unserved.remove(&partition);
+                }
+            }
             let believers = clients.iter().flat_map(|client| client.beliefs(now));
             // Whoever closed a session with its secret has given up its locks, too; the partitions of
             // a member that was taken over so wait for its lease all the same (rule R34).
@@ -396,6 +427,8 @@ impl World {
             }
             Fault::Quiet => {
                 self.orphans = self.ctx.checks.orphans();
+                self.unserved = self.ctx.checks.owners();
+                self.quiet_since = self.ctx.checks.zxid();
                 self.clients
                     .iter_mut()
                     .for_each(|client| client.quiet = true);
@@ -518,13 +551,29 @@ impl World {
                 "entries up to {healed_at} were committed when the faults ended, {committed} now"
             ));
         }
-        if let Some(unsettled) = self.clients.iter().find_map(Client::unsettled) {
+        let settled = self.clients.iter().zip(&self.settled_at);
+        let mut late = settled.filter(|(_, at)| at.plus_millis(ANSWER_MS) < self.end);
+        if let Some(unsettled) = late.find_map(|(client, _)| client.unsettled()) {
             return stuck(unsettled);
         }
         // Half of the time without faults is longer than any delay of the map.
         if let Some(orphan) = self.orphans.first() {
             let facts = self.ctx.checks.of_partition(*orphan);
             return stuck(format!("partition {orphan} gets no owner: {facts}"));
+        }
+        let owners = self.ctx.checks.owners();
+        let unserved =
+            |(partition, token): &(&PartitionId, &Zxid)| owners.get(*partition) == Some(*token);
+        if let Some((partition, token)) = self.unserved.iter().find(unserved) {
+            let facts = self.ctx.checks.of_partition(*partition);
+            return stuck(format!(
+                "the owner of {partition} by {token} serves nothing: {facts}"
+            ));
+        }
+        // Nothing changes any more, and the breaker stops whoever plans on all the same (rule R37).
+        if let Some(partition) = self.ctx.checks.restless(self.quiet_since, QUIET_MOVES) {
+            let facts = self.ctx.checks.of_partition(partition);
+            return stuck(format!("partition {partition} moves on and on: {facts}"));
         }
         for member in &self.members {
             let Some(engine) = member.engine() else {

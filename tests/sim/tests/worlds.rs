@@ -95,6 +95,7 @@ fn whole_clusters_keep_every_promise() {
             Event::CapReached,
             Event::MemberJoined,
             Event::MemberTakenOver,
+            Event::MemberLeft,
             Event::MapUpdate,
             Event::PartitionGained,
             Event::PartitionReleased,

@@ -24,7 +24,9 @@ use crate::wires::Up;
 
 /// The group that has a map.
 pub(crate) const GROUP: &str = "shards";
-/// The partitions that it begins with.
+/// Another group with a map, in which nobody is: it changes beside the first one's.
+pub(crate) const OTHER: &str = "others";
+/// The partitions that a map begins with.
 pub(crate) const PARTITIONS: u32 = 8;
 /// Acknowledgements that wait for the map to be taken in.
 const ACKNOWLEDGEMENTS_MAX: usize = 64;
@@ -72,6 +74,8 @@ pub(crate) struct Worker {
     /// It was told of the map in the present stream: nothing may overtake what is told.
     in_place: bool,
     copy: Copy,
+    /// How far it was told of the other group's map.
+    other: Option<Zxid>,
     /// The parts of a map that is told anew.
     parts: Option<Copy>,
     held: BTreeMap<PartitionId, Held>,
@@ -96,6 +100,7 @@ impl Worker {
             watches: false,
             in_place: false,
             copy: Copy::default(),
+            other: None,
             parts: None,
             held: BTreeMap::new(),
             lease_until: None,
@@ -110,6 +115,18 @@ impl Worker {
         self.watches = false;
         self.in_place = false;
         self.parts = None;
+    }
+
+    /// Whether it has joined.
+    pub(crate) fn is_member(&self) -> bool {
+        self.incarnation.is_some()
+    }
+
+    /// It is to be no member any more.
+    pub(crate) fn leave(&mut self) {
+        self.incarnation = None;
+        self.held.clear();
+        self.said.clear();
     }
 
     /// How far it was told, if nothing may overtake that.
@@ -186,6 +203,16 @@ impl Worker {
         self.look();
         self.extend_lease(timeout_ms);
         Ok(true)
+    }
+
+    /// An update of the other group's map, of which it keeps how far it is.
+    fn update_other(&mut self, update: &MapUpdate) -> Result<(), String> {
+        let follows = update.base.is_none() || update.base == self.other;
+        if !follows || self.other > Some(update.through) {
+            return Err(format!("it has the other map as of {:?}", self.other));
+        }
+        self.other = Some(update.through);
+        Ok(())
     }
 
     /// What it has by the map: what is no more its own goes, revokes end leases.
@@ -295,12 +322,14 @@ impl Client {
             };
             if !worker.watches {
                 worker.watches = true;
-                let watch = ClientFrame::WatchMap {
-                    group: GROUP.to_owned(),
-                    detail: MapDetail::Full,
-                    since: worker.copy.through,
-                };
-                ctx.send_up(connection, Up::Frame(stream, watch));
+                for (group, since) in [(GROUP, worker.copy.through), (OTHER, worker.other)] {
+                    let watch = ClientFrame::WatchMap {
+                        group: group.to_owned(),
+                        detail: MapDetail::Full,
+                        since,
+                    };
+                    ctx.send_up(connection, Up::Frame(stream, watch));
+                }
             }
             if worker.incarnation.is_none() {
                 if !worker.join_asked && self.dice.chance(500) {
@@ -359,7 +388,10 @@ impl Client {
             return Ok(());
         };
         let before: BTreeSet<_> = worker.tokens().collect();
-        let taken = worker.update(update, timeout_ms);
+        let taken = match update.group.as_str() {
+            OTHER => worker.update_other(update).map(|()| false),
+            _ => worker.update(update, timeout_ms),
+        };
         let whole = taken.map_err(|what| {
             Violation::new(
                 "maps",

@@ -12,7 +12,7 @@ use folkmoot_proto::{WatchId, Zxid};
 
 use super::session::{PendingRead, Purpose, Session};
 use super::watcher::Watcher;
-use super::worker::{GROUP, PARTITIONS, fence};
+use super::worker::{GROUP, OTHER, PARTITIONS, fence};
 use super::{Client, Link};
 use crate::ctx::Ctx;
 use crate::dice::Dice;
@@ -20,6 +20,7 @@ use crate::history::Act;
 use crate::invariants::plugins::payload;
 use crate::policies::{DETECTOR, Planner, detector};
 use crate::runtime::{Known, installation};
+use crate::seen::Event;
 use crate::wires::{ClientId, Up};
 
 /// Registers that are written and read.
@@ -173,6 +174,13 @@ fn setup(map: &MapConfig) -> Vec<Operation> {
             layout: Layout::Ranges(PARTITIONS),
         },
     });
+    steps.push(Operation::Map {
+        group: OTHER.to_owned(),
+        operation: MapOperation::Create {
+            config: MapConfig::default(),
+            layout: Layout::Ranges(2),
+        },
+    });
     steps
 }
 
@@ -318,6 +326,7 @@ impl Client {
         let floor = ctx.checks.real_time.floor();
         let dice = &mut self.workload.dice;
         let partition = PartitionId(dice.below(u64::from(PARTITIONS) + 4) as u32);
+        let mut group = GROUP;
         let operation = match dice.below(100) {
             0..35 => MapOperation::Move {
                 partition,
@@ -331,9 +340,12 @@ impl Client {
                 members: vec![a_member(dice)],
                 ttl_ms: dice.between(1, 8_000),
             },
-            62..66 => MapOperation::Freeze {
-                frozen: dice.chance(300),
-            },
+            62..66 => {
+                group = dice.pick(&[GROUP, OTHER, OTHER]).copied().unwrap_or(GROUP);
+                MapOperation::Freeze {
+                    frozen: dice.chance(300),
+                }
+            }
             66..74 => {
                 self.workload.map.policy = a_policy(dice);
                 let config = self.workload.map.clone();
@@ -341,11 +353,12 @@ impl Client {
             }
             74..84 => MapOperation::Approve,
             84..89 => return self.ask_drain(ctx, place),
-            89..94 => return self.say_health(ctx, place),
+            89..92 => return self.say_health(ctx, place),
+            92..94 => return self.leave(ctx, place),
             _ => return self.report_again(ctx, place),
         };
         let operation = Operation::Map {
-            group: GROUP.to_owned(),
+            group: group.to_owned(),
             operation,
         };
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
@@ -362,6 +375,23 @@ impl Client {
             },
         };
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
+    }
+
+    /// A member leaves, and believes in nothing from here on; it may join again.
+    fn leave(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let session = &mut self.sessions[place];
+        let Some(worker) = session.worker.as_mut().filter(|worker| worker.is_member()) else {
+            return;
+        };
+        worker.leave();
+        let operation = Operation::Group {
+            group: GROUP.to_owned(),
+            member: worker.name.clone(),
+            operation: GroupOperation::Leave,
+        };
+        ctx.seen.count(Event::MemberLeft);
+        session.ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 
     /// A member says how it is.

@@ -1,7 +1,7 @@
 //! Partition maps, in the agreed history (rules R33–R42): who may be given what, and when. That never
 //! two clients believe to own a partition is looked at from their side, in `locks`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::Zxid;
 use folkmoot_proto::batch::Txn;
@@ -35,6 +35,7 @@ pub(crate) fn logged(
         moving: moving(oracle),
         events: Vec::new(),
     };
+    let known = oracle.maps.map.as_ref().map(|(map, _)| *map);
     for effect in &txn.effects {
         match effect {
             Effect::Assign {
@@ -66,7 +67,7 @@ pub(crate) fn logged(
                     }
                 }
             }
-            Effect::PutLedger { ledger, .. } => look.permitted(ledger)?,
+            Effect::PutLedger { map, ledger } if Some(*map) == known => look.permitted(ledger)?,
             _ => {}
         }
     }
@@ -358,6 +359,15 @@ pub(crate) fn orphans(oracle: &Oracle) -> BTreeSet<PartitionId> {
     let owned = |of: &Assignment| of.owner.is_some_and(|owner| look.lives(owner));
     let orphans = oracle.maps.now.iter().filter(|(_, of)| !owned(of));
     orphans.map(|(partition, _)| *partition).collect()
+}
+
+/// Who owns what and is not to let go, by token.
+pub(crate) fn owners(oracle: &Oracle) -> BTreeMap<PartitionId, Zxid> {
+    let of = oracle.maps.now.iter();
+    let settled = of.filter(|(_, of)| of.movement.is_none());
+    settled
+        .filter_map(|(partition, _)| Some((*partition, owns(oracle, *partition)?)))
+        .collect()
 }
 
 /// Whether somebody lives who could own something.

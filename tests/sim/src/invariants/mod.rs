@@ -225,6 +225,24 @@ impl Checks {
         life.is_some_and(|life| matches!(life.over, Some((_, false))))
     }
 
+    /// Who owns what and is not to let go, by token.
+    pub(crate) fn owners(&self) -> BTreeMap<PartitionId, Zxid> {
+        maps::owners(&self.oracle)
+    }
+
+    /// The last zxid of the agreed history.
+    pub(crate) fn zxid(&self) -> Zxid {
+        self.oracle.zxid
+    }
+
+    /// A partition that was given to another owner for balance more than `most` times after `since`,
+    /// without a cause meanwhile.
+    pub(crate) fn restless(&self, since: Zxid, most: usize) -> Option<PartitionId> {
+        let maps = &self.oracle.maps;
+        let mut partitions = maps.now.keys().copied();
+        partitions.find(|partition| maps.balanced(*partition, since) > most)
+    }
+
     /// How a partition stands, for whoever wonders why.
     pub(crate) fn of_partition(&self, partition: PartitionId) -> String {
         let maps = &self.oracle.maps;

@@ -3,8 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::effect::Effect;
-use folkmoot_proto::partition::{Assignment, MapLedger, MapRecord, MemberNo, PartitionId};
+use folkmoot_proto::group::group_path;
+use folkmoot_proto::partition::{
+    Assignment, MapLedger, MapRecord, MemberNo, MoveReason, PartitionId,
+};
 use folkmoot_proto::{MapId, Zxid};
+
+use crate::client::worker::GROUP;
 
 /// The map and its partitions.
 #[derive(Debug, Default)]
@@ -15,6 +20,8 @@ pub(crate) struct Maps {
     pub(crate) now: BTreeMap<PartitionId, Assignment>,
     /// Who had it from when on; none: there was no such partition.
     history: BTreeMap<PartitionId, Vec<(Zxid, Option<Assignment>)>>,
+    /// When a member of the group last came, went or changed, or the map did.
+    cause: Zxid,
     /// Transactions that changed who has what.
     changes: BTreeSet<Zxid>,
 }
@@ -45,8 +52,45 @@ impl Maps {
         self.changes.range(from.next()..=to).next().copied()
     }
 
+    /// Notes what may be a cause to plan anew.
+    pub(crate) fn membership(&mut self, zxid: Zxid, effect: &Effect) {
+        let caused = match effect {
+            Effect::CreateNode { path, .. }
+            | Effect::SetNode { path, .. }
+            | Effect::DeleteNode { path, .. } => {
+                let below = path.strip_prefix(group_path(GROUP).as_str());
+                below.is_some_and(|below| below.starts_with('/'))
+            }
+            Effect::PutMap { .. } | Effect::SplitPartition { .. } => true,
+            _ => false,
+        };
+        if caused {
+            self.cause = zxid;
+        }
+    }
+
+    /// How often a partition was given to another owner for balance after `zxid`, and since there was a
+    /// cause for that.
+    pub(crate) fn balanced(&self, partition: PartitionId, zxid: Zxid) -> usize {
+        let spans = self.history.get(&partition).into_iter().flatten();
+        let after = spans.filter(|(since, _)| *since > zxid.max(self.cause));
+        let given = after.filter(|(since, of)| {
+            let of = of.as_ref().filter(|of| of.why == MoveReason::Balance);
+            of.and_then(|of| of.owner)
+                .is_some_and(|owner| owner.token == *since)
+        });
+        given.count()
+    }
+
     pub(crate) fn effect(&mut self, zxid: Zxid, effect: &Effect) -> Result<(), String> {
+        let known = self.map.as_ref().map(|(map, _)| *map);
         match effect {
+            Effect::CreateMap { record, .. } if record.group != GROUP => {}
+            Effect::PutMap { map, .. }
+            | Effect::PutLedger { map, .. }
+            | Effect::Assign { map, .. }
+            | Effect::SplitPartition { map, .. }
+                if Some(*map) != known => {}
             Effect::CreateMap { record, layout } => {
                 if self.map.is_some() {
                     return Err("the group has a map".to_owned());

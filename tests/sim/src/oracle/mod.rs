@@ -123,6 +123,7 @@ impl Oracle {
         effect: &Effect,
         changes: &mut Vec<Changed>,
     ) -> Result<(), String> {
+        self.maps.membership(place.zxid, effect);
         match effect {
             Effect::CreateNode {
                 path, data, owner, ..

@@ -23,7 +23,7 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::group::GROUPS;
-use folkmoot_proto::partition::PartitionId;
+use folkmoot_proto::partition::{MemberNo, PartitionId};
 use folkmoot_proto::{LogTime, MapId, Now, Tick, Zxid};
 
 pub(in crate::execution) use self::operations::{execute, member_forgotten, member_joined};
@@ -82,6 +82,8 @@ struct Controller {
     revoked: BTreeMap<PartitionId, (Zxid, Tick)>,
     /// What the last plan wants and is not begun: greater priority first.
     targets: BTreeMap<(core::cmp::Reverse<u32>, PartitionId), Target>,
+    /// What plans gave fewer replicas than there should be, and whom they gave it to.
+    short: BTreeMap<PartitionId, Vec<MemberNo>>,
     /// Whether targets have come that were not looked at.
     planned: bool,
     /// When the next look is due for what waits for the budget or a lease.
@@ -97,9 +99,19 @@ impl Controller {
             later: BTreeSet::new(),
             revoked: BTreeMap::new(),
             targets: BTreeMap::new(),
+            short: BTreeMap::new(),
             planned: false,
             look_at: None,
             planner: Planner::starting(),
+        }
+    }
+
+    /// A move of a plan was begun.
+    fn began(&mut self, partition: PartitionId, members: Vec<MemberNo>, wanted: u32) {
+        if members.len() < wanted as usize {
+            self.short.insert(partition, members);
+        } else {
+            self.short.remove(&partition);
         }
     }
 
@@ -243,8 +255,7 @@ impl Execution {
         };
         let number = record.members.iter().position(|name| name == member);
         let number = number.and_then(|number| u32::try_from(number).ok());
-        let held =
-            number.map(|number| view.held_by(map, folkmoot_proto::partition::MemberNo(number)));
+        let held = number.map(|number| view.held_by(map, MemberNo(number)));
         if let Some(leader) = &mut self.leader
             && let Some(controller) = leader.maps.controllers.get_mut(&map)
         {

@@ -182,7 +182,11 @@ impl Run {
                 Next::Wait(until) => {
                     controller.later.insert((until, partition));
                 }
-                Next::Lacks => controller.planner.lacks(),
+                Next::Lacks => {
+                    if !self.is_as_planned(draft, controller, (partition, &before)) {
+                        controller.planner.lacks();
+                    }
+                }
                 Next::Orphan => controller.planner.orphaned(),
                 Next::Assign(after) => self.assign(draft, partition, &before, after)?,
             }
@@ -193,6 +197,25 @@ impl Run {
             pending = Pending::Yes;
         }
         Ok(pending)
+    }
+
+    /// Whether it has all replicas that the last plan for it wanted. A policy that gives fewer than
+    /// it should is not asked for the others, or one that gives another each time would move it for
+    /// ever.
+    fn is_as_planned(
+        &mut self,
+        draft: &Draft,
+        controller: &Controller,
+        (partition, of): (PartitionId, &Assignment),
+    ) -> bool {
+        let Some(planned) = controller.short.get(&partition) else {
+            return false;
+        };
+        let (roster, record) = (&mut self.roster, &self.record);
+        let mut lives = |member| roster.of(draft.view(), record, member).lives();
+        let mut replicas = of.replicas.iter().map(|replica| replica.member);
+        of.replicas.len() == planned.len()
+            && replicas.all(|member| planned.contains(&member) && lives(member))
     }
 
     fn is_late(&self, draft: &Draft, partition: PartitionId) -> bool {
@@ -237,7 +260,9 @@ impl Run {
             };
             let (_, partition) = place;
             match self.begin_target(draft, partition, &target)? {
-                Begun::Yes => {}
+                Begun::Yes => {
+                    controller.began(partition, target.members, self.record.config.replicas)
+                }
                 Begun::Void => controller.planner.voided(),
                 Begun::Later => later.push((place, target)),
                 Begun::Full => {

@@ -293,10 +293,19 @@ fn a_policy_that_does_not_answer_holds_nothing_up() {
     assert_eq!(shards.owned(), 4);
 }
 
-/// A policy that moves everything to and fro, though nothing has changed.
+/// A policy that moves everything to and fro, though nothing has changed: where it gives as many
+/// replicas as are wanted, and where it gives fewer.
 #[test]
 fn a_policy_that_plans_anew_for_a_target_that_is_reached_is_not_asked_any_more() {
-    let mut shards = with_policy(config(), 4, 2);
+    moves_to_and_fro(config());
+    moves_to_and_fro(MapConfig {
+        replicas: 2,
+        ..config()
+    });
+}
+
+fn moves_to_and_fro(config: MapConfig) {
+    let mut shards = with_policy(config, 4, 2);
     shards.pass(200);
     let turn = Cell::new(0_u32);
     let asked = shards.answer_all(|_| {
