@@ -154,6 +154,12 @@ impl Cluster {
         }
     }
 
+    /// Time passes, and one member takes one turn.
+    pub(super) fn turn_after(&mut self, millis: u64, id: MemberId) {
+        self.now = self.now.plus_millis(millis);
+        self.step(id);
+    }
+
     // What consensus does.
 
     /// Ends the leader's term: everybody knows of no leader.

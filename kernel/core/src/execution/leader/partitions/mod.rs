@@ -4,21 +4,22 @@
 //! - `steps`: what comes next for one partition.
 //! - `run`: a transaction of steps, within the budget.
 //! - `plan`: when a policy is asked, and what becomes of its answer.
-//! - `tables`: what a policy sees and says, and the invariants that its answer must keep.
+//! - `question` and `answer`: what a policy sees and says, and the invariants that its answer must keep.
 //! - `fallback`: the kernel's own plan, which gives an owner to what has none.
 //! - `operations`: what clients ask; `permits`: whether members may stop.
 //!
 //! What is here is the memory of one term: it is thrown away with the office, and nothing rests on
 //! it but when something is done. Who has what, moves, budgets and permits are replicated.
 
+mod answer;
 mod fallback;
 mod operations;
 mod permits;
 mod plan;
+mod question;
 mod roster;
 mod run;
 mod steps;
-mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -285,7 +286,9 @@ impl Execution {
 
     /// Whether a controller has something to do at once.
     pub(super) fn maps_ready(&self) -> bool {
-        let ready = |controller: &Controller| !controller.examine.is_empty() || controller.planned;
+        let ready = |controller: &Controller| {
+            !controller.examine.is_empty() || controller.planned || controller.planner.gathers()
+        };
         let leader = self.leader.as_ref();
         leader.is_some_and(|leader| leader.maps.controllers.values().any(ready))
     }

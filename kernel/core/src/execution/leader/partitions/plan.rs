@@ -15,12 +15,13 @@ use folkmoot_proto::partition::{
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, MapId, Now, Tick, Ticket, Zxid};
 
+use super::question::{Question, Rows};
 use super::roster::Roster;
-use super::tables::{self, Rows};
-use super::{Controller, fallback};
+use super::run::steps_per_txn;
+use super::{Controller, answer, fallback};
 use crate::execution::Execution;
 use crate::execution::leader::draft::{Draft, KERNEL_MOUNT};
-use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
+use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld, Table};
 use crate::state::View;
 
 /// Between two questions about one map, in milliseconds: what comes together is planned for
@@ -32,6 +33,11 @@ const ANSWER_MS: u64 = 10_000;
 const ORPHANS_MS: u64 = 3_000;
 /// Faults in a row after which a policy is not asked any more.
 const FAULTS_MAX: u32 = 3;
+/// Partitions that are gathered for a question in one turn, by the steps of a transaction.
+const GATHERED_PER_STEP: usize = 8;
+/// How often a question is begun anew because something has changed, before all of it is gathered in one
+/// turn.
+const RESTARTS_MAX: u32 = 3;
 /// Bytes of a preview's answer.
 const PREVIEW_BYTES_MAX: usize = 256 * 1024;
 
@@ -69,6 +75,8 @@ pub(super) struct Planner {
     wanted: Option<&'static str>,
     /// Something has no owner.
     orphans: bool,
+    /// The question that is being put together.
+    gathering: Option<Gathering>,
     /// The question under way.
     asked: Option<Asked>,
     /// Its answer.
@@ -79,6 +87,18 @@ pub(super) struct Planner {
     pause_until: Tick,
     /// Faults in a row.
     faults: u32,
+}
+
+/// A question that is being put together, over several turns.
+#[derive(Debug)]
+struct Gathering {
+    question: Question,
+    choice: PolicyChoice,
+    trigger: &'static str,
+    generation: u64,
+    verifies: bool,
+    /// How often it was begun anew, because something had changed.
+    restarts: u32,
 }
 
 /// A question under way.
@@ -128,6 +148,11 @@ impl Planner {
         self.changed("request");
     }
 
+    /// Whether it goes on with a question at once.
+    pub(super) fn gathers(&self) -> bool {
+        self.gathering.is_some()
+    }
+
     /// When it has something to do, if nothing comes in before.
     pub(super) fn due(&self) -> Option<Tick> {
         match &self.asked {
@@ -171,7 +196,7 @@ impl Execution {
             return;
         }
         let verifies = self.is_carried_out(map, controller);
-        if controller.planner.wanted.is_none() && !verifies {
+        if controller.planner.wanted.is_none() && !verifies && !controller.planner.gathers() {
             return;
         }
         match record.config.policy.clone() {
@@ -179,9 +204,12 @@ impl Execution {
                 if controller.planner.orphans && controller.planner.faults > 0 {
                     self.fall_back(now, (map, &record), controller, true);
                 }
-                self.ask_for_plan(now, (map, &record), controller, choice, verifies);
+                if !self.ask_for_plan(now, (map, &record), controller, choice, verifies) {
+                    return;
+                }
             }
             _ => {
+                controller.planner.gathering = None;
                 controller.planner.wanted = None;
                 controller.planner.to_verify = None;
                 self.fall_back(now, (map, &record), controller, false);
@@ -200,6 +228,7 @@ impl Execution {
             && self.speculative().overlay_txns() == 0
     }
 
+    /// Goes on with a question, as far as one turn goes, and asks it. False if there is more to gather.
     fn ask_for_plan(
         &mut self,
         now: Now,
@@ -207,39 +236,61 @@ impl Execution {
         controller: &mut Controller,
         choice: PolicyChoice,
         verifies: bool,
-    ) {
-        let trigger = controller.planner.wanted.take().unwrap_or("request");
-        controller.planner.to_verify = None;
-        let (id, rows) = self.ask_rebalancer(now, (map, record), &choice, trigger);
+    ) -> bool {
+        let view = self.speculative();
+        let planner = &mut controller.planner;
+        let is_current =
+            |of: &mut Gathering| of.generation == planner.generation && of.choice == choice;
+        let restarts = planner.gathering.as_ref().map_or(0, |of| of.restarts + 1);
+        let mut gathering = match planner.gathering.take_if(is_current) {
+            Some(gathering) => gathering,
+            None => {
+                let trigger = planner.wanted.take().unwrap_or("request");
+                Gathering {
+                    question: Question::new(view, (map, record)),
+                    choice,
+                    trigger,
+                    generation: planner.generation,
+                    verifies: verifies && trigger == "request",
+                    restarts,
+                }
+            }
+        };
+        planner.to_verify = None;
+        // What changes all the time is gathered at once, or it never would be.
+        let most = match gathering.restarts {
+            0..RESTARTS_MAX => GATHERED_PER_STEP * steps_per_txn(view),
+            _ => usize::MAX,
+        };
+        if !gathering.question.gather(view, most) {
+            planner.gathering = Some(gathering);
+            return false;
+        }
+        planner.gathering = None;
+        let (replicas, log_time) = (record.config.replicas, self.txn_log_time(now));
+        let (tables, rows) = gathering
+            .question
+            .finish(replicas, gathering.trigger, log_time);
+        let id = self.ask_rebalancer(&gathering.choice, tables);
         controller.planner.asked = Some(Asked {
             id,
-            choice,
-            generation: controller.planner.generation,
+            choice: gathering.choice,
+            generation: gathering.generation,
             at: now.tick,
             rows,
             orphans: controller.planner.orphans,
-            verifies: verifies && trigger == "request",
+            verifies: gathering.verifies,
         });
+        true
     }
 
-    fn ask_rebalancer(
-        &mut self,
-        now: Now,
-        (map, record): (MapId, &MapRecord),
-        choice: &PolicyChoice,
-        trigger: &str,
-    ) -> (PolicyCallId, Rows) {
-        let log_time = self.txn_log_time(now);
-        let view = self.speculative();
-        let mut roster = Roster::new(record);
-        let (tables, rows) = tables::input(view, (map, record), &mut roster, trigger, log_time);
-        let id = self.ask_policy(PolicyCall {
+    fn ask_rebalancer(&mut self, choice: &PolicyChoice, tables: Vec<Table>) -> PolicyCallId {
+        self.ask_policy(PolicyCall {
             world: PolicyWorld::Rebalancer,
             digest: choice.digest,
             configuration: choice.configuration.clone().into_bytes(),
             tables,
-        });
-        (id, rows)
+        })
     }
 
     /// A policy has answered. False if nobody here has asked.
@@ -281,7 +332,7 @@ impl Execution {
                 let (view, log_time) = (self.speculative(), self.txn_log_time(now));
                 let mut roster = Roster::new(record);
                 let map = (map, record);
-                tables::read(&tables, &asked.rows, view, map, &mut roster, log_time)
+                answer::read(&tables, &asked.rows, view, map, &mut roster, log_time)
             }
             Err(PolicyFailure::NotReady) => {
                 controller.planner.orphans |= asked.orphans;
@@ -520,7 +571,11 @@ impl Execution {
             digest: memo.digest,
             configuration: memo.configuration,
         };
-        let (id, rows) = self.ask_rebalancer(now, (map, &record), &choice, "request");
+        let mut question = Question::new(self.speculative(), (map, &record));
+        question.gather(self.speculative(), usize::MAX);
+        let log_time = self.txn_log_time(now);
+        let (tables, rows) = question.finish(record.config.replicas, "request", log_time);
+        let id = self.ask_rebalancer(&choice, tables);
         if let Some(leader) = &mut self.leader {
             leader.maps.previews.push(Preview {
                 id,
@@ -549,8 +604,8 @@ impl Execution {
                 let mut roster = Roster::new(record);
                 let map = (preview.map, record);
                 let log_time = self.txn_log_time(now);
-                match tables::read(&answer, &preview.rows, view, map, &mut roster, log_time) {
-                    Ok(plan) => tables::describe(&plan, &answer, view, map),
+                match answer::read(&answer, &preview.rows, view, map, &mut roster, log_time) {
+                    Ok(plan) => answer::describe(&plan, &answer, view, map),
                     Err(problem) => serde_json::json!({ "problem": problem }),
                 }
             }

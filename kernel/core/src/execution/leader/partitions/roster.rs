@@ -108,6 +108,16 @@ impl Roster {
         }
         &self.facts
     }
+
+    /// As `all`, once nothing else is asked.
+    pub(super) fn into_all(
+        mut self,
+        view: &impl View,
+        map: &MapRecord,
+    ) -> BTreeMap<MemberNo, Facts> {
+        self.all(view, map);
+        self.facts
+    }
 }
 
 fn look_up(view: &impl View, group: &str, name: &str) -> Facts {

@@ -168,7 +168,7 @@ impl Run {
         active: Tick,
     ) -> Result<Pending, Refusal> {
         let mut pending = Pending::No;
-        for _ in 0..steps_per_txn(draft) {
+        for _ in 0..steps_per_txn(draft.view()) {
             let Some(partition) = controller.examine.pop_first() else {
                 break;
             };
@@ -254,7 +254,7 @@ impl Run {
     ) -> Result<Pending, Refusal> {
         let mut later = Vec::new();
         let mut pending = Pending::No;
-        for _ in 0..steps_per_txn(draft) {
+        for _ in 0..steps_per_txn(draft.view()) {
             let Some((place, target)) = controller.targets.pop_first() else {
                 break;
             };
@@ -501,8 +501,8 @@ impl Run {
 
 /// Steps of a transaction: few enough that all of them, and what the budget has to say, fit where
 /// transactions are small.
-fn steps_per_txn(draft: &Draft) -> usize {
-    let bytes = draft.view().limits().txn_bytes_max as usize;
+pub(super) fn steps_per_txn(view: &impl View) -> usize {
+    let bytes = view.limits().txn_bytes_max as usize;
     STEPS_PER_TXN.min(bytes / BYTES_PER_STEP)
 }
 

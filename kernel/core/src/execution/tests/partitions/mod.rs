@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use folkmoot_proto::client::Operation;
 use folkmoot_proto::group::{GroupOperation, MemberSpec};
+use folkmoot_proto::limits::Limits;
 use folkmoot_proto::partition::{
     Assignment, Layout, MapConfig, MapOperation, MapRecord, MovePhase, Owner, PartitionId,
     PartitionRecord, PartitionReport,
@@ -62,7 +63,11 @@ impl Shards {
     }
 
     fn without_map(workers: usize) -> Self {
-        let mut cluster = Cluster::new(3);
+        Self::with_limits(Limits::default(), workers)
+    }
+
+    fn with_limits(limits: Limits, workers: usize) -> Self {
+        let mut cluster = Cluster::with_limits(3, limits);
         let admin = cluster.open(member(1));
         let mut shards = Self {
             cluster,

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use folkmoot_proto::Digest;
 use folkmoot_proto::client::Operation;
 use folkmoot_proto::group::GroupOperation;
+use folkmoot_proto::limits::Limits;
 use folkmoot_proto::partition::{Layout, MapConfig, MapOperation, PartitionId, PolicyChoice};
 use folkmoot_proto::reply::Outcome;
 
@@ -14,7 +15,10 @@ use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
 
 /// A group whose map has a policy, and the component that it is said to be.
 fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
-    let mut shards = Shards::without_map(workers);
+    plans_for(Shards::without_map(workers), config, partitions)
+}
+
+fn plans_for(mut shards: Shards, config: MapConfig, partitions: u32) -> Shards {
     let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let policy = Some(PolicyChoice {
         digest,
@@ -24,26 +28,22 @@ fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
     shards
 }
 
-fn strings<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a [String] {
-    let table = call
-        .tables
-        .iter()
-        .find(|of| of.name == table)
-        .expect("a table");
-    match table.column(column) {
-        Some(Cells::Strings(cells)) => cells,
+fn column<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a Cells {
+    let mut tables = call.tables.iter();
+    let table = tables.find(|of| of.name == table).expect("a table");
+    table.column(column).expect("a column")
+}
+
+fn strings<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [String] {
+    match column(call, table, of) {
+        Cells::Strings(cells) => cells,
         other => panic!("{other:?}"),
     }
 }
 
-fn u32s<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a [u32] {
-    let table = call
-        .tables
-        .iter()
-        .find(|of| of.name == table)
-        .expect("a table");
-    match table.column(column) {
-        Some(Cells::U32s(cells)) => cells,
+fn u32s<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [u32] {
+    match column(call, table, of) {
+        Cells::U32s(cells) => cells,
         other => panic!("{other:?}"),
     }
 }
@@ -161,6 +161,37 @@ fn r38_no_plan_gives_away_what_is_waited_for() {
         shards.counts().into_iter().collect::<Vec<_>>(),
         [("a".to_owned(), 2)]
     );
+}
+
+/// R19: a question about a large map is put together over several turns; what changes meanwhile is in
+/// it.
+#[test]
+fn r19_a_question_is_gathered_over_turns_and_begun_anew_when_something_changes() {
+    let limits = Limits {
+        value_bytes_max: 8 * 1024,
+        txn_bytes_max: 16 * 1024,
+        ..Limits::default()
+    };
+    let shards = Shards::with_limits(limits, 1);
+    let mut shards = plans_for(shards, config(), 1_000);
+    shards.answer_all(keeps_all);
+    shards.join("b");
+    assert_eq!(shards.answer_waiting(keeps_all), 1);
+    shards.join("c");
+    shards.cluster.turn_after(150, member(1));
+    assert_eq!(shards.questions().len(), 0, "it takes more than one turn");
+    assert_eq!(
+        shards.ask_group("b", GroupOperation::Drain { drain: true }),
+        Ok(Outcome::GroupChanged)
+    );
+    let questions = shards.questions();
+    let [(.., question)] = questions.as_slice() else {
+        panic!("{} questions", questions.len());
+    };
+    assert_eq!(strings(question, "members", "name"), ["a", "b", "c"]);
+    assert_eq!(u32s(question, "members", "intent"), [0, 2, 0]);
+    let ids = Cells::U64s((0..1_000).collect());
+    assert!(*column(question, "partitions", "id") == ids, "each once");
 }
 
 #[test]
