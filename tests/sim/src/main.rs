@@ -60,6 +60,9 @@ enum Command {
         /// Partitions of its map.
         #[arg(long, default_value_t = 100_000)]
         partitions: u32,
+        /// Clients that route by it.
+        #[arg(long, default_value_t = 10_000)]
+        routers: u32,
     },
     /// Takes each rule out once, looks for the seed that finds it, and writes `docs/mutants.md`.
     #[cfg(feature = "mutants")]
@@ -118,7 +121,8 @@ fn main() -> ExitCode {
         Command::Scale {
             members,
             partitions,
-        } => match folkmoot_sim::scenarios::scale(members, partitions) {
+            routers,
+        } => match folkmoot_sim::scenarios::scale(members, partitions, routers) {
             Ok(said) => {
                 print!("{said}");
                 ExitCode::SUCCESS

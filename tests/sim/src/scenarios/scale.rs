@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use folkmoot_core::state::View as _;
-use folkmoot_proto::MapId;
 use folkmoot_proto::client::{ClientFrame, Operation, ServerFrame};
+use folkmoot_proto::frame::to_bytes;
 use folkmoot_proto::group::{GroupOperation, MemberSpec};
 use folkmoot_proto::partition::{
     Layout, MapConfig, MapDetail, MapOperation, MemberNo, PolicyChoice,
 };
+use folkmoot_proto::{MapId, Zxid};
 
 use super::leader::{Client, Leader};
 use crate::dice::Dice;
@@ -19,12 +20,13 @@ const GROUP: &str = "shards";
 const ZONES: u32 = 3;
 
 /// Gives a map of so many partitions to so many members by `sticky-balanced`, run natively, ends the
-/// session of one, and says what each took: of the execution thread, in the log, and to one router.
+/// session of one, and says what each took: of the execution thread, in the log, and to a router. One
+/// router is told the whole map; the others have it, and are told what changes.
 ///
 /// # Errors
 ///
 /// What did not come to pass.
-pub fn scale(members: u32, partitions: u32) -> Result<String, String> {
+pub fn scale(members: u32, partitions: u32, routers: u32) -> Result<String, String> {
     let mut said = String::new();
     let mut leader = Leader::new()?;
     let mut admin = leader.open(0)?;
@@ -64,23 +66,29 @@ pub fn scale(members: u32, partitions: u32) -> Result<String, String> {
         "  memory: {} MiB more",
         resident_mib().saturating_sub(before)
     );
-    let router = leader.open(members + 1)?;
-    let watch = ClientFrame::WatchMap {
-        group: GROUP.to_owned(),
-        detail: MapDetail::Routing,
-        since: None,
-    };
+    let mut subscribed = vec![leader.open(members + 1)?];
     phase(
         &mut said,
         "telling a router the map",
         &mut leader,
+        |leader| subscribe(leader, &subscribed[0], None),
+    )?;
+    let through = told(&mut said, &mut leader, &subscribed).and_then(|told| told.through);
+    for number in 1..routers {
+        subscribed.push(leader.open(members + 1 + number)?);
+    }
+    phase(
+        &mut said,
+        &format!("subscribing {routers} routers"),
+        &mut leader,
         |leader| {
-            leader.frame(router.stream, watch);
-            leader.run()
+            let mut others = subscribed.iter().skip(1);
+            others.try_for_each(|router| subscribe(leader, router, through))
         },
     )?;
-    told(&mut said, &mut leader, &router);
+    told(&mut said, &mut leader, &subscribed);
     let mut lost = workers.swap_remove(workers.len() / 2);
+    let had = owned_by(&leader, members / 2)?;
     let planned = phase(&mut said, "losing a member", &mut leader, |leader| {
         leader.ask(&mut lost, Operation::CloseSession);
         leader.run()?;
@@ -91,8 +99,13 @@ pub fn scale(members: u32, partitions: u32) -> Result<String, String> {
         "  of the policy, on a thread of its own: {} ms",
         planned.as_millis()
     );
-    told(&mut said, &mut leader, &router);
-    Ok(said)
+    let told = told(&mut said, &mut leader, &subscribed).ok_or("nobody is told")?;
+    let most = 64 + 8 * had;
+    let _ = writeln!(said, "  {had} partitions changed: {most} bytes may be told");
+    match told.most <= most {
+        true => Ok(said),
+        false => Err(format!("{said}\na router is told too much")),
+    }
 }
 
 fn join(number: u32) -> Operation {
@@ -142,6 +155,12 @@ fn settle(leader: &mut Leader, partitions: u32) -> Result<Duration, String> {
     ))
 }
 
+fn owned_by(leader: &Leader, member: u32) -> Result<usize, String> {
+    let state = leader.execution.state();
+    let (map, _) = state.map_of(GROUP).ok_or("there is no map")?;
+    Ok(state.held_by(map, MemberNo(member)).len())
+}
+
 fn owned(leader: &Leader) -> Result<usize, String> {
     let state = leader.execution.state();
     let (map, record) = state.map_of(GROUP).ok_or("there is no map")?;
@@ -173,21 +192,47 @@ fn phase<T>(
     Ok(answer)
 }
 
-fn told(said: &mut String, leader: &mut Leader, router: &Client) {
-    let frames = leader.frames(router.stream).into_iter();
-    let updates: Vec<usize> = frames
-        .inspect(|frame| leader.drained(router, frame))
-        .filter_map(|frame| match frame {
-            ServerFrame::Map(update) => Some(update.body.len()),
-            _ => None,
-        })
-        .collect();
+fn subscribe(leader: &mut Leader, router: &Client, since: Option<Zxid>) -> Result<(), String> {
+    let watch = ClientFrame::WatchMap {
+        group: GROUP.to_owned(),
+        detail: MapDetail::Routing,
+        since,
+    };
+    leader.frame(router.stream, watch);
+    leader.run()
+}
+
+/// What routers were told.
+struct Told {
+    /// Up to when the first one was told.
+    through: Option<Zxid>,
+    /// Bytes that one was told, at most, without the frames about them.
+    most: usize,
+}
+
+/// Says what routers were told.
+fn told(said: &mut String, leader: &mut Leader, routers: &[Client]) -> Option<Told> {
+    let mut through = None;
+    let mut bytes = Vec::new();
+    for router in routers.iter().rev() {
+        let mut of_this = (0, 0);
+        for frame in leader.frames(router.stream) {
+            leader.drained(router, &frame);
+            if let ServerFrame::Map(update) = &frame {
+                of_this.0 += update.body.len();
+                of_this.1 += to_bytes(&frame).map_or(0, |bytes| bytes.len());
+                through = Some(update.through);
+            }
+        }
+        bytes.push(of_this);
+    }
+    let (least, (most, framed)) = (bytes.iter().min()?.0, *bytes.iter().max()?);
     let _ = writeln!(
         said,
-        "  a router is told {} bytes in {} updates",
-        updates.iter().sum::<usize>(),
-        updates.len(),
+        "  each of {} routers is told {least} to {most} bytes, {framed} with their frames",
+        routers.len(),
     );
+    Some(Told { through, most })
 }
 
 /// What of this process is in memory.
