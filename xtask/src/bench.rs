@@ -36,6 +36,12 @@ struct Measured {
     per_second: f64,
     latency: Option<Latency>,
     processes: Vec<Process>,
+    replan: Option<Replanned>,
+}
+
+#[derive(Deserialize)]
+struct Replanned {
+    p99_ratio: f64,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +71,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<ExitCode> {
     let mut bench = Bench::begin(folkmoot, folder.path(), options.seconds)?;
     bench.install_plugins(&guests)?;
     bench.throughput()?;
+    bench.replanning()?;
     bench.disk_bytes()?;
     if options.nodes > 0 {
         bench.memory(options.nodes)?;
@@ -123,14 +130,31 @@ impl Bench {
 
     fn install_plugins(&self, guests: &Path) -> Result<()> {
         for (name, mount) in [("lock", "/locks"), ("counter", "/counter")] {
-            let component = guests.join(format!("{name}.wasm"));
-            let component = component
-                .to_str()
-                .context("the path of a guest is not UTF-8")?;
-            self.cluster
-                .folkmoot(&["plugin", "install", component, "--name", name])?;
+            self.install(guests, name)?;
             self.cluster.folkmoot(&["mount", "add", mount, name])?;
         }
+        self.install(&guests.join("policies"), "sticky-balanced")
+    }
+
+    fn install(&self, folder: &Path, name: &str) -> Result<()> {
+        let component = folder.join(format!("{name}.wasm"));
+        let component = component
+            .to_str()
+            .context("the path of a guest is not UTF-8")?;
+        self.cluster
+            .folkmoot(&["plugin", "install", component, "--name", name])?;
+        Ok(())
+    }
+
+    /// Writes beside a map of 100,000 partitions, while members of its group go.
+    fn replanning(&mut self) -> Result<()> {
+        let measured = self.measure("replan", &["--clients", "8"])?;
+        let replan = measured.replan.context("nothing was planned anew")?;
+        self.ratio(
+            "p99 of writes, while members of 1,000 × 100,000 go : before",
+            replan.p99_ratio,
+            "≤ 2",
+        );
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod drive;
 mod machine;
+mod replan;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use drive::{Measured, closed_loop};
 use machine::{Usage, Used};
+use replan::{Large, Replanned};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +33,8 @@ enum Workload {
     Lock,
     /// Additions to one counter.
     Counter,
+    /// Sets as in `write`, first beside a partition map that rests, then while its members go.
+    Replan,
     /// Creates `--nodes` nodes and ends.
     Load,
     /// Appends of 4 KiB with fdatasync to a growing file in `--folder`, without a cluster.
@@ -65,6 +69,15 @@ pub(crate) struct Bench {
     /// Where the plugin `counter` is mounted.
     #[arg(long, default_value = "/counter")]
     counter: String,
+    /// Members of the group of `replan`.
+    #[arg(long, default_value_t = 1000)]
+    members: usize,
+    /// Partitions of its map.
+    #[arg(long, default_value_t = 100_000)]
+    partitions: u32,
+    /// The installed rebalancer that it has.
+    #[arg(long, default_value = "sticky-balanced")]
+    policy: String,
     /// Processes on this machine whose CPU, memory and bytes written are read from /proc.
     #[arg(long, value_delimiter = ',')]
     processes: Vec<u32>,
@@ -88,6 +101,7 @@ struct BenchReport {
     per_second: f64,
     latency: Option<Latency>,
     processes: Vec<Used>,
+    replan: Option<Replanned>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,6 +127,23 @@ impl From<&Histogram<u64>> for Latency {
     }
 }
 
+impl std::fmt::Display for Latency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            min,
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = self;
+        writeln!(
+            f,
+            "latency in µs: min {min} · p50 {p50} · p90 {p90} · p99 {p99} · p99.9 {p999} · max {max}"
+        )
+    }
+}
+
 impl BenchReport {
     /// The report for people.
     fn to_text(&self) -> String {
@@ -130,14 +161,13 @@ impl BenchReport {
             self.elapsed_seconds
         );
         if let Some(latency) = &self.latency {
-            let _ = writeln!(
-                text,
-                "latency in µs: min {} · p50 {} · p90 {} · p99 {} · p99.9 {} · max {}",
-                latency.min, latency.p50, latency.p90, latency.p99, latency.p999, latency.max
-            );
+            let _ = write!(text, "{latency}");
         }
         for used in &self.processes {
             let _ = writeln!(text, "{used}");
+        }
+        if let Some(replan) = &self.replan {
+            text += &replan.to_text();
         }
         if let Some(error) = &self.first_error {
             let _ = writeln!(
@@ -185,12 +215,16 @@ fn measure_disk(options: &Bench) -> Result<BenchReport, Failure> {
 
 async fn measure_cluster(options: &Bench, config: ClientConfig) -> Result<BenchReport, Failure> {
     let connections = options.connections.unwrap_or(options.clients.min(8)).max(1);
-    let (clients, sessions) = connect(config, connections, options.clients).await?;
+    let (clients, sessions) = connect(config.clone(), connections, options.clients).await?;
     let run = Run {
         root: format!("/bench-{}", std::process::id()),
         sessions,
     };
     run.prepare(options).await?;
+    let large = match (options.workload, run.sessions.first()) {
+        (Workload::Replan, Some(admin)) => Some(Large::begin(options, &config, admin).await?),
+        _ => None,
+    };
     let before: Vec<Usage> = options.processes.iter().map(|id| Usage::of(*id)).collect();
     let began = Instant::now();
     let measured = run.measure(options).await;
@@ -201,11 +235,15 @@ async fn measure_cluster(options: &Bench, config: ClientConfig) -> Result<BenchR
         .zip(before)
         .map(|(id, before)| Usage::of(*id).since(before, *id, elapsed))
         .collect();
+    let mut report = report(options, connections, &measured, used);
+    if let Some(large) = large {
+        report.replan = Some(run.replan(options, large, report.latency.as_ref()).await?);
+    }
     run.finish(options).await;
     for client in clients {
         client.close().await;
     }
-    Ok(report(options, connections, &measured, used))
+    Ok(report)
 }
 
 fn report(
@@ -229,9 +267,14 @@ fn report(
         first_error: measured.first_error.clone(),
         elapsed_seconds: seconds,
         per_second: measured.operations as f64 / seconds.max(f64::EPSILON),
-        latency: (!measured.latency.is_empty()).then(|| Latency::from(&measured.latency)),
+        latency: latency(measured),
         processes,
+        replan: None,
     }
+}
+
+fn latency(measured: &Measured) -> Option<Latency> {
+    (!measured.latency.is_empty()).then(|| Latency::from(&measured.latency))
 }
 
 /// Opens `count` sessions over `connections` connections, turn by turn.
@@ -275,6 +318,23 @@ impl Run {
         format!("{}/{client}", self.root)
     }
 
+    /// The same once more, while members of a large map go.
+    async fn replan(
+        &self,
+        options: &Bench,
+        mut large: Large,
+        before: Option<&Latency>,
+    ) -> Result<Replanned, Failure> {
+        let duration = Duration::from_secs(options.seconds);
+        let (measured, lost) = tokio::join!(self.measure(options), large.lose(duration));
+        if let Some(error) = measured.first_error {
+            return Err(Failure::configuration(error));
+        }
+        large
+            .end(options, lost?, (before, latency(&measured)))
+            .await
+    }
+
     async fn measure(&self, options: &Bench) -> Measured {
         let duration = Duration::from_secs(options.seconds);
         let nodes: Vec<(Session, String)> = self
@@ -285,7 +345,7 @@ impl Run {
             .collect();
         let value = vec![b'x'; options.value_size];
         match options.workload {
-            Workload::Write => {
+            Workload::Write | Workload::Replan => {
                 closed_loop(
                     nodes,
                     options.pipeline,
