@@ -143,11 +143,16 @@ impl Table {
     /// The table with one more column.
     #[must_use]
     pub fn with(mut self, name: &str, data: Cells) -> Self {
+        self.add(name, data);
+        self
+    }
+
+    /// Adds a column.
+    pub(crate) fn add(&mut self, name: &str, data: Cells) {
         self.columns.push(Column {
             name: name.to_owned(),
             data,
         });
-        self
     }
 
     /// The cells of a column, if it is there.

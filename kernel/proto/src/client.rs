@@ -5,7 +5,7 @@
 //! completions and events of a session travel on its stream, in order (rule R28).
 
 use crate::group::GroupOperation;
-use crate::partition::{MapDetail, MapOperation, MapUpdate, PolicyChoice};
+use crate::partition::{MapDetail, MapOperation, MapUpdate, PartitionLoad, PolicyChoice};
 use crate::reply::Reply;
 use crate::{
     ClusterId, ConnEpoch, Digest, LogIndex, MemberId, ReadId, RequestId, SessionId, SessionSecret,
@@ -176,6 +176,14 @@ pub enum ClientFrame {
     /// with. Until it came and those watches have caught up, answers, completions and reads are
     /// held back, so that none overtakes an event that it reflects (rule R28).
     WatchesResumed,
+    /// What the session's member measured of partitions that it owns. It is not answered and may be
+    /// lost, so it is sent again and again; of two that arrive the later one counts.
+    Loads {
+        /// The group.
+        group: String,
+        /// At most [`crate::limits::MAP_NAMED_MAX`].
+        loads: Vec<PartitionLoad>,
+    },
 }
 
 /// A write-class request: it takes its place in the session's order, and is answered exactly once

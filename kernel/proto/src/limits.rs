@@ -75,7 +75,7 @@ pub const MAP_PERMITS_MAX: usize = 64;
 pub const PERMIT_MEMBERS_MAX: usize = 1024;
 /// How long a permit may hold, in milliseconds: an hour.
 pub const PERMIT_MS_MAX: u64 = 60 * 60 * 1000;
-/// Partitions that one request of an operator or report of a member names.
+/// Partitions that one request of an operator, report of a member or frame of loads names.
 pub const MAP_NAMED_MAX: usize = 4096;
 /// Members that may have a partition, where they are listed.
 pub const PARTITION_ALLOWED_MAX: usize = 64;

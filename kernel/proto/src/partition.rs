@@ -396,6 +396,18 @@ pub enum PartitionReport {
     },
 }
 
+/// What the owner of a partition measured of it. It is a hint, which is not logged: what is not of the
+/// present owner does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct PartitionLoad {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The token by which it is owned.
+    pub token: Zxid,
+    /// How much work it is, in a unit of the group's own.
+    pub load: u64,
+}
+
 /// What a client asks of a group's map.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub enum MapOperation {

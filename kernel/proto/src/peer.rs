@@ -6,6 +6,7 @@
 
 use crate::client::{NotAdmitted, Request};
 use crate::entry::Entry;
+use crate::partition::PartitionLoad;
 use crate::record::StateMeta;
 use crate::{
     ClusterId, ConnEpoch, Incarnation, LogIndex, MemberId, RequestId, SecretHash, SessionId, Term,
@@ -287,6 +288,15 @@ pub enum ExecutionMessage {
         /// The last transaction that had an owner of a partition let go, of those that the leader
         /// had applied when the round began (rule R35).
         revoked: Zxid,
+    },
+    /// To the leader: what a session measured of partitions that it owns. It is not answered.
+    Loads {
+        /// The session.
+        session: SessionId,
+        /// The group.
+        group: String,
+        /// As in [`crate::client::ClientFrame::Loads`].
+        loads: Vec<PartitionLoad>,
     },
     /// From any member: its state's hash at a fixed position (rule R27).
     StateHash {

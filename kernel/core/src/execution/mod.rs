@@ -324,6 +324,9 @@ impl Execution {
             } => self.watch_map(stream, group, detail, since),
             ClientFrame::UnwatchMap { group, detail } => self.unwatch_map(stream, &group, detail),
             ClientFrame::WatchesResumed => self.watches_resumed(stream),
+            ClientFrame::Loads { group, loads } => {
+                self.report_loads((stream, session), group, loads);
+            }
         }
     }
 
@@ -392,6 +395,11 @@ impl Execution {
                 sessions,
                 revoked,
             } => self.touched(sequence, sessions, revoked),
+            ExecutionMessage::Loads {
+                session,
+                group,
+                loads,
+            } => self.lead_loads(now.tick, session, &group, loads),
             ExecutionMessage::StateHash { index, zxid, hash } => {
                 self.hash_told(from, index, zxid, hash);
             }

@@ -6,6 +6,7 @@ mod forward;
 mod hashes;
 mod heartbeats;
 mod listings;
+mod loads;
 mod maps;
 mod publish;
 mod reads;

@@ -4,6 +4,7 @@
 //! - `steps`: what comes next for one partition.
 //! - `run`: a transaction of steps, within the budget.
 //! - `plan`: when a policy is asked, and what becomes of its answer.
+//! - `loads`: what owners measured of their partitions.
 //! - `question` and `answer`: what a policy sees and says, and the invariants that its answer must keep.
 //! - `fallback`: the kernel's own plan, which gives an owner to what has none.
 //! - `operations`: what clients ask; `permits`: whether members may stop.
@@ -13,6 +14,7 @@
 
 mod answer;
 mod fallback;
+mod loads;
 mod operations;
 mod permits;
 mod plan;
@@ -27,6 +29,7 @@ use folkmoot_proto::group::GROUPS;
 use folkmoot_proto::partition::{MemberNo, PartitionId};
 use folkmoot_proto::{LogTime, MapId, Now, Tick, Zxid};
 
+use self::loads::Loads;
 pub(in crate::execution) use self::operations::{execute, member_forgotten, member_joined};
 use self::plan::{Planner, Preview, Target};
 use crate::execution::Execution;
@@ -90,6 +93,7 @@ struct Controller {
     /// When the next look is due for what waits for the budget or a lease.
     look_at: Option<Tick>,
     planner: Planner,
+    loads: Loads,
 }
 
 impl Controller {
@@ -104,6 +108,7 @@ impl Controller {
             planned: false,
             look_at: None,
             planner: Planner::starting(),
+            loads: Loads::default(),
         }
     }
 
@@ -237,6 +242,8 @@ impl Execution {
                 if let Some(leader) = &mut self.leader
                     && let Some(controller) = leader.maps.controllers.get_mut(&map)
                 {
+                    let is_there = |partition| partitions.binary_search(&partition).is_ok();
+                    controller.loads.retain(is_there);
                     controller.examine.extend(partitions);
                     controller.planner.changed("request");
                 }
@@ -278,6 +285,7 @@ impl Execution {
                 .into_iter()
                 .chain(controller.look_at)
                 .chain(plan)
+                .chain(controller.loads.due())
                 .filter(|due| *due > self.last_tick)
                 .min()
         };

@@ -153,6 +153,12 @@ impl Planner {
         self.gathering.is_some()
     }
 
+    /// Loads have come: what a policy wants because of them is no plan anew for a target that is
+    /// reached.
+    pub(super) fn measured(&mut self) {
+        self.to_verify = None;
+    }
+
     /// When it has something to do, if nothing comes in before.
     pub(super) fn due(&self) -> Option<Tick> {
         match &self.asked {
@@ -194,6 +200,12 @@ impl Execution {
         }
         if !controller.examine.is_empty() || now.tick < controller.planner.pause_until {
             return;
+        }
+        let asks = record.config.policy.is_some() && record.breaker.is_none() && !record.frozen;
+        let is_due = controller.loads.due().is_some_and(|due| due <= now.tick);
+        // What is being gathered shows them.
+        if asks && is_due && !controller.planner.gathers() {
+            controller.planner.wanted.get_or_insert("load");
         }
         let verifies = self.is_carried_out(map, controller);
         if controller.planner.wanted.is_none() && !verifies && !controller.planner.gathers() {
@@ -268,9 +280,13 @@ impl Execution {
         }
         planner.gathering = None;
         let (replicas, log_time) = (record.config.replicas, self.txn_log_time(now));
-        let (tables, rows) = gathering
+        let (mut tables, rows) = gathering
             .question
             .finish(replicas, gathering.trigger, log_time);
+        let active = self.active(now.tick);
+        controller.loads.add_to(&mut tables, &rows, active);
+        let verifies = gathering.verifies && !controller.loads.are_new();
+        controller.loads.asked(now.tick);
         let id = self.ask_rebalancer(&gathering.choice, tables);
         controller.planner.asked = Some(Asked {
             id,
@@ -279,7 +295,7 @@ impl Execution {
             at: now.tick,
             rows,
             orphans: controller.planner.orphans,
-            verifies: gathering.verifies,
+            verifies,
         });
         true
     }
@@ -329,6 +345,7 @@ impl Execution {
         }
         let plan = match answer {
             Ok(tables) => {
+                controller.loads.answered(now.tick, &tables);
                 let (view, log_time) = (self.speculative(), self.txn_log_time(now));
                 let mut roster = Roster::new(record);
                 let map = (map, record);
@@ -374,7 +391,8 @@ impl Execution {
         };
         let plan = held_back(record, plan);
         // Where something is held back the target is not reached, however often it is planned.
-        if !plan.is_empty() && current && !record.frozen {
+        let is_settled = !record.frozen && !controller.loads.are_new();
+        if !plan.is_empty() && current && is_settled {
             controller.planner.to_verify = Some(asked.generation);
         }
         controller.adopt(plan);
@@ -574,7 +592,12 @@ impl Execution {
         let mut question = Question::new(self.speculative(), (map, &record));
         question.gather(self.speculative(), usize::MAX);
         let log_time = self.txn_log_time(now);
-        let (tables, rows) = question.finish(record.config.replicas, "request", log_time);
+        let (mut tables, rows) = question.finish(record.config.replicas, "request", log_time);
+        let active = self.active(now.tick);
+        let controllers = self.leader.as_ref().map(|leader| &leader.maps.controllers);
+        if let Some(controller) = controllers.and_then(|all| all.get(&map)) {
+            controller.loads.add_to(&mut tables, &rows, active);
+        }
         let id = self.ask_rebalancer(&choice, tables);
         if let Some(leader) = &mut self.leader {
             leader.maps.previews.push(Preview {

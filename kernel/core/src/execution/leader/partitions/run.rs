@@ -66,7 +66,8 @@ impl Execution {
         }
     }
 
-    fn active(&mut self, now: Tick) -> Tick {
+    /// The leader's active time.
+    pub(super) fn active(&mut self, now: Tick) -> Tick {
         let leader = self.leader.as_mut();
         leader.map_or(Tick::ZERO, |leader| leader.active.look(now))
     }

@@ -14,11 +14,11 @@ use super::{Shards, config, refused_as};
 use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
 
 /// A group whose map has a policy, and the component that it is said to be.
-fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
+pub(super) fn with_policy(config: MapConfig, partitions: u32, workers: usize) -> Shards {
     plans_for(Shards::without_map(workers), config, partitions)
 }
 
-fn plans_for(mut shards: Shards, config: MapConfig, partitions: u32) -> Shards {
+pub(super) fn plans_for(mut shards: Shards, config: MapConfig, partitions: u32) -> Shards {
     let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let policy = Some(PolicyChoice {
         digest,
@@ -34,14 +34,14 @@ fn column<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a Cells {
     table.column(column).expect("a column")
 }
 
-fn strings<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [String] {
+pub(super) fn strings<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [String] {
     match column(call, table, of) {
         Cells::Strings(cells) => cells,
         other => panic!("{other:?}"),
     }
 }
 
-fn u32s<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [u32] {
+pub(super) fn u32s<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [u32] {
     match column(call, table, of) {
         Cells::U32s(cells) => cells,
         other => panic!("{other:?}"),
@@ -49,7 +49,7 @@ fn u32s<'a>(call: &'a PolicyCall, table: &str, of: &str) -> &'a [u32] {
 }
 
 /// Gives partitions, by row, to members, by row.
-fn assign(rows: &[(u32, &[u32])]) -> Vec<Table> {
+pub(super) fn assign(rows: &[(u32, &[u32])]) -> Vec<Table> {
     let mut offsets = vec![0];
     let mut members = Vec::new();
     for (_, of) in rows {
@@ -67,7 +67,7 @@ fn assign(rows: &[(u32, &[u32])]) -> Vec<Table> {
 }
 
 /// Everything goes to the first member that is live, whoever has it.
-fn everything_to_the_first(call: &PolicyCall) -> PolicyAnswer {
+pub(super) fn everything_to_the_first(call: &PolicyCall) -> PolicyAnswer {
     let live = u32s(call, "members", "live");
     let first = live
         .iter()
@@ -82,7 +82,7 @@ fn everything_to_the_first(call: &PolicyCall) -> PolicyAnswer {
     Ok(assign(&rows))
 }
 
-fn keeps_all(_: &PolicyCall) -> PolicyAnswer {
+pub(super) fn keeps_all(_: &PolicyCall) -> PolicyAnswer {
     Ok(Vec::new())
 }
 
