@@ -95,6 +95,8 @@ pub(crate) enum Command {
     EndHold {
         key: Key,
     },
+    /// There is more to send than the task knows of.
+    Wake,
 }
 
 /// A member whose partitions are to be held.
@@ -446,6 +448,8 @@ impl Driver {
                 self.core.end_hold(key);
                 self.end_map(key);
             }
+            // It is sent in this turn.
+            Command::Wake => {}
         }
     }
 

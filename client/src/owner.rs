@@ -225,6 +225,28 @@ impl PartitionOwner {
         self.inner.table.read().grants(now).cloned().collect()
     }
 
+    /// Says how much work a partition is that is owned now: a whole number, in whatever unit the group
+    /// has chosen for its members, such as requests per second. A policy that weighs partitions by
+    /// what was measured of them, such as `load-aware`, sees the newest one; the kernel itself does
+    /// nothing with it. Of a partition that is not owned it says nothing.
+    ///
+    /// The newest value of each partition is sent every 5 s, again and again for as long as the
+    /// partition is owned with the same token, so that a new leader of the cluster knows it soon: call
+    /// this when the value changes, or at an interval, and average over some seconds. It waits for
+    /// nothing, and guarantees nothing: loads are not logged, they may be lost or come in another
+    /// order than writes, and a policy is asked because of them every 10 s at most.
+    ///
+    /// As the load measurements that Slicer's assigner decides by (Adya and others, "Slicer:
+    /// Auto-Sharding for Datacenter Applications", OSDI 2016).
+    pub fn report_load(&self, partition: PartitionId, load: u64) {
+        let Some(now) = self.safe_now() else { return };
+        let is_first = self.inner.table.write().measured(partition, load, now);
+        if is_first {
+            // A session that is over sends nothing.
+            let _ = self.inner.session.command(Command::Wake);
+        }
+    }
+
     /// The zxid of the map's layout, as far as it was told; zero while the group has no map. A
     /// request that carries another one is of another layout (rule R39).
     #[must_use]
@@ -587,11 +609,11 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Mutex;
 
-    use folkmoot_proto::client::ServerFrame;
+    use folkmoot_proto::client::{ClientFrame, ServerFrame};
     use folkmoot_proto::codec::Compact as _;
     use folkmoot_proto::partition::{
         Assignment, FullBody, MapDetail, MapUpdate, MemberNo, MovePhase, MoveReason, Movement,
-        Owner, PartitionRecord, PartitionSpec, Replica, RoutedMember,
+        Owner, PartitionLoad, PartitionRecord, PartitionSpec, Replica, RoutedMember,
     };
     use folkmoot_proto::reply::Outcome;
     use folkmoot_proto::{ConnEpoch, LogTime, MemberId, RequestId, SessionId, SessionSecret};
@@ -1001,6 +1023,27 @@ mod tests {
         world.open("lost 1");
         let ended = world.owner.ended().await;
         assert_eq!(ended, MapError::SessionEnded { expired: true });
+    }
+
+    #[tokio::test]
+    async fn the_first_load_of_what_is_owned_wakes_the_task() {
+        let mut world = World::new(&[], &[]).await;
+        world.owner.report_load(PartitionId(1), 6);
+        assert!(world.asked.try_recv().is_err(), "it is not owned");
+        world.change(1, owned(21));
+        world.owner.report_load(PartitionId(1), 7);
+        assert!(matches!(world.asked.try_recv(), Ok(Command::Wake)));
+        world.owner.report_load(PartitionId(1), 8);
+        assert!(world.asked.try_recv().is_err(), "it knows when to send");
+        let loads = ClientFrame::Loads {
+            group: "g".to_owned(),
+            loads: vec![PartitionLoad {
+                partition: PartitionId(1),
+                token: Zxid(21),
+                load: 8,
+            }],
+        };
+        assert_eq!(world.core.poll_frame(clock::now()), Some(loads));
     }
 
     #[tokio::test]

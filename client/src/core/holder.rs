@@ -6,11 +6,14 @@
 //! timeout after its leader applied the revoke, has no lease left here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use folkmoot_proto::client::Guard;
+use folkmoot_proto::limits::MAP_NAMED_MAX;
 use folkmoot_proto::partition::{
-    MemberNo, MovePhase, PartitionId, PartitionKey, PartitionRecord, PartitionReport, owner_path,
+    MemberNo, MovePhase, PartitionId, PartitionKey, PartitionLoad, PartitionRecord,
+    PartitionReport, owner_path,
 };
 use folkmoot_proto::{Tick, Zxid};
 
@@ -22,6 +25,9 @@ const ACKNOWLEDGEMENTS_MAX: usize = 64;
 
 /// A report that changed nothing is sent again after this long.
 const REPORT_AGAIN_MS: u64 = 1000;
+
+/// Loads are sent at most this often.
+const LOADS_MS: u64 = 5000;
 
 /// A partition that this member was promoted to own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +138,8 @@ pub(crate) struct Table {
     keys: Keys,
     /// What is to be said until the map shows that it was heard.
     due: BTreeMap<PartitionId, DueReport>,
+    /// What the owner measured last of what is held.
+    loads: BTreeMap<PartitionId, u64>,
 }
 
 /// A table that a session's task writes and its handles read.
@@ -222,6 +230,31 @@ impl Table {
         self.due.values().map(at).min()
     }
 
+    /// The owner has measured a partition that is owned. True if nothing was known of any before.
+    pub(crate) fn measured(&mut self, partition: PartitionId, load: u64, now: Tick) -> bool {
+        if self.owned(partition, now).is_none() {
+            return false;
+        }
+        let is_first = self.loads.is_empty();
+        self.loads.insert(partition, load);
+        is_first
+    }
+
+    /// At most `count` loads of partitions behind `after` that are owned.
+    fn loads(&self, after: Option<PartitionId>, now: Tick, count: usize) -> Vec<PartitionLoad> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.loads.range((from, Bound::Unbounded));
+        let owned = known.filter_map(|(partition, load)| {
+            let token = self.owned(*partition, now)?.token;
+            Some(PartitionLoad {
+                partition: *partition,
+                token,
+                load: *load,
+            })
+        });
+        owned.take(count).collect()
+    }
+
     fn lease_of(&self, held: &Held) -> Option<Tick> {
         held.revoke.map_or(self.lease_over, |of| of.lease_over)
     }
@@ -233,6 +266,7 @@ impl Table {
     fn remove(&mut self, partition: PartitionId) -> Option<Held> {
         let held = self.held.remove(&partition)?;
         self.keys.remove(&held.grant.key, partition);
+        self.loads.remove(&partition);
         Some(held)
     }
 }
@@ -262,6 +296,10 @@ pub(crate) struct Holder {
     changed: bool,
     /// When the clock alone changes something.
     next: Option<Tick>,
+    /// No loads are sent before this, save those that are left of what is sent.
+    loads_from: Tick,
+    /// The last partition whose load was sent, if there may be more.
+    loads_after: Option<PartitionId>,
     events: Vec<OwnerEvent>,
 }
 
@@ -283,6 +321,8 @@ impl Holder {
             began: false,
             changed: false,
             next: None,
+            loads_from: Tick::ZERO,
+            loads_after: None,
             events: Vec::new(),
         }
     }
@@ -539,12 +579,34 @@ impl Holder {
         self.next
     }
 
+    /// The loads that are to be sent at `now`, of one frame; nothing if there are none.
+    pub(super) fn take_loads(&mut self, now: Tick) -> Vec<PartitionLoad> {
+        let table = self.table.read();
+        if self.loads_after.is_none() {
+            if now < self.loads_from || table.loads.is_empty() {
+                return Vec::new();
+            }
+            self.loads_from = now.plus_millis(LOADS_MS);
+        }
+        let loads = table.loads(self.loads_after, now, MAP_NAMED_MAX);
+        let is_full = loads.len() == MAP_NAMED_MAX;
+        self.loads_after = loads.last().filter(|_| is_full).map(|load| load.partition);
+        loads
+    }
+
+    /// When loads are to be sent. What could have been sent before waits for the stream.
+    pub(super) fn loads_at(&self, now: Tick) -> Option<Tick> {
+        let is_later = now < self.loads_from && !self.table.read().loads.is_empty();
+        is_later.then_some(self.loads_from)
+    }
+
     /// Nothing is held any more.
     pub(super) fn end(&mut self, why: HolderEnd) {
         let mut table = self.table.write();
         let held = std::mem::take(&mut table.held);
         table.keys = Keys::default();
         table.due.clear();
+        table.loads.clear();
         let gained = held.values().filter(|held| held.gained && !held.released);
         self.events.extend(gained.map(|held| OwnerEvent::Lost {
             partition: held.grant.partition,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use folkmoot_proto::partition::{MapDetail, MapUpdate};
+use folkmoot_proto::partition::{MapDetail, MapUpdate, PartitionLoad};
 use folkmoot_proto::{RequestId, Tick, Zxid};
 
 use super::Violation;
@@ -277,6 +277,20 @@ impl Maps {
             events.extend(holder.take_events().into_iter().map(|event| (*key, event)));
         }
         events
+    }
+
+    /// The loads that are to be sent for a group, of one frame, if there are any.
+    pub(crate) fn take_loads(&mut self, now: Tick) -> Option<(String, Vec<PartitionLoad>)> {
+        self.holders.values_mut().find_map(|holder| {
+            let loads = holder.take_loads(now);
+            (!loads.is_empty()).then(|| (holder.group.to_string(), loads))
+        })
+    }
+
+    /// When loads are to be sent.
+    pub(crate) fn loads_at(&self, now: Tick) -> Option<Tick> {
+        let holders = self.holders.values();
+        holders.filter_map(|holder| holder.loads_at(now)).min()
     }
 
     pub(crate) fn timeout(&self) -> Option<Tick> {

@@ -613,9 +613,13 @@ impl SessionCore {
             Standing::LeaseOver | Standing::Ended { .. } => None,
         });
         let sending = if self.is_attached() {
-            [self.requests.timeout(now), self.reads.timeout(now)]
+            [
+                self.requests.timeout(now),
+                self.reads.timeout(now),
+                self.maps.loads_at(now),
+            ]
         } else {
-            [None, None]
+            [None; 3]
         };
         let next = sending
             .into_iter()
@@ -654,6 +658,9 @@ impl SessionCore {
         }
         if std::mem::take(&mut self.resuming) {
             return Some(ClientFrame::WatchesResumed);
+        }
+        if let Some((group, loads)) = self.maps.take_loads(now) {
+            return Some(ClientFrame::Loads { group, loads });
         }
         if let Some(frame) = self.reads.poll(now, self.requests.next_to_send()) {
             return Some(match frame {

@@ -3,10 +3,11 @@
 use folkmoot_proto::LogTime;
 use folkmoot_proto::codec::Compact as _;
 use folkmoot_proto::group::GroupOperation;
+use folkmoot_proto::limits::MAP_NAMED_MAX;
 use folkmoot_proto::partition::{
     Assignment, FullBody, MapDetail, MapUpdate, MemberNo, MovePhase, MoveReason, Movement, Owner,
-    PartitionKey, PartitionRecord, PartitionReport, PartitionSpec, Replica, RoutedMember,
-    RoutedPartition, RoutingBody,
+    PartitionKey, PartitionLoad, PartitionRecord, PartitionReport, PartitionSpec, Replica,
+    RoutedMember, RoutedPartition, RoutingBody,
 };
 
 use super::super::copies::MapCopy;
@@ -771,4 +772,116 @@ fn a_router_is_told_its_map_beside_an_owners() {
     };
     let heard = hear(&mut owning.script, told(Some(21), 22, unknown));
     assert!(matches!(heard, Err(Violation::UnknownPartition { .. })));
+}
+
+impl Owning {
+    fn measure(&mut self, partition: PartitionId, load: u64) -> bool {
+        let now = self.script.now;
+        self.table.write().measured(partition, load, now)
+    }
+}
+
+fn loads(loads: &[(PartitionId, u64, u64)]) -> ClientFrame {
+    let load = |&(partition, token, load): &(PartitionId, u64, u64)| PartitionLoad {
+        partition,
+        token: Zxid(token),
+        load,
+    };
+    ClientFrame::Loads {
+        group: "g".to_owned(),
+        loads: loads.iter().map(load).collect(),
+    }
+}
+
+#[test]
+fn the_newest_load_of_what_is_owned_is_sent_again_and_again() {
+    let mut owning = Owning::with_partition();
+    assert_eq!(owning.script.sent(), []);
+    assert!(owning.measure(P, 1), "the task does not know of it yet");
+    assert!(!owning.measure(P, 2));
+    assert_eq!(owning.script.sent(), [loads(&[(P, 25, 2)])]);
+    assert!(!owning.measure(P, 3));
+    owning.script.pass(4999);
+    assert_eq!(owning.script.sent(), []);
+    let next = owning.script.core.poll_timeout(owning.script.now);
+    assert_eq!(next, Some(at(5000)));
+    owning.acknowledge(4999, 25);
+    for _ in 0..2 {
+        owning.script.pass(1);
+        assert_eq!(owning.script.sent(), [loads(&[(P, 25, 3)])]);
+        owning.script.pass(4999);
+        assert_eq!(owning.script.sent(), []);
+    }
+}
+
+#[test]
+fn what_is_not_owned_any_more_has_no_load() {
+    let mut owning = Owning::begin();
+    owning.acknowledge(0, 20);
+    assert!(!owning.measure(P, 1), "it is not owned yet");
+    let (lost, rest) = (PartitionId(8), PartitionId(9));
+    owning.change(20, 25, &[(P, mine(25)), (lost, mine(25)), (rest, mine(25))]);
+    assert_eq!(owning.script.sent(), []);
+    for partition in [P, lost, rest] {
+        owning.measure(partition, 4);
+    }
+    let all = loads(&[(P, 25, 4), (lost, 25, 4), (rest, 25, 4)]);
+    assert_eq!(owning.script.sent(), [all]);
+    // One is let go, one is another one's, and one is owned anew.
+    owning.change(
+        25,
+        30,
+        &[(P, revoked(25, 30)), (lost, owned_by(OTHER, Zxid(11), 30))],
+    );
+    owning.table.write().let_go(P, Zxid(25), 1);
+    owning.script.pass(5000);
+    assert_eq!(owning.script.sent(), [loads(&[(rest, 25, 4)])]);
+    owning.change(30, 31, &[(rest, mine(31))]);
+    owning.script.pass(4000);
+    let now = owning.script.now;
+    assert!(owning.table.read().owned(rest, now).is_some());
+    owning.script.pass(1000);
+    assert_eq!(owning.script.sent(), [], "nobody has measured it since");
+    owning.script.core.submit(leave("me"), Vec::new());
+    owning.script.sent();
+    assert!(!owning.measure(rest, 5));
+    owning.script.pass(5000);
+    assert_eq!(owning.script.sent(), []);
+}
+
+#[test]
+fn loads_are_sent_to_the_next_member_too_and_not_between_two() {
+    let mut owning = Owning::with_partition();
+    owning.measure(P, 6);
+    assert_eq!(owning.script.sent(), [loads(&[(P, 25, 6)])]);
+    owning.script.core.handle_disconnected();
+    owning.script.pass(5000);
+    assert_eq!(owning.script.sent(), []);
+    let sent = owning.script.reconnect(2, 25, 0);
+    assert_eq!(sent, [watch_map(Some(25))]);
+    assert_eq!(owning.script.sent(), [loads(&[(P, 25, 6)])]);
+}
+
+#[test]
+fn many_loads_are_sent_in_frames_that_a_member_takes() {
+    let mut owning = Owning::begin();
+    owning.acknowledge(0, 20);
+    let count = u32::try_from(MAP_NAMED_MAX).expect("few") + 1;
+    let partitions: Vec<_> = (0..count).map(|id| (PartitionId(id), mine(25))).collect();
+    owning.change(20, 25, &partitions);
+    for (partition, _) in &partitions {
+        owning.measure(*partition, 1);
+    }
+    for _ in 0..2 {
+        let frames = owning.script.sent();
+        let first = |frame: &ClientFrame| match frame {
+            ClientFrame::Loads { loads, .. } => (loads[0].partition, loads.len()),
+            other => panic!("{other:?}"),
+        };
+        let frames: Vec<_> = frames.iter().map(first).collect();
+        let last = PartitionId(count - 1);
+        assert_eq!(frames, [(PartitionId(0), MAP_NAMED_MAX), (last, 1)]);
+        assert_eq!(owning.script.sent(), []);
+        owning.script.pass(5000);
+    }
 }
