@@ -64,6 +64,12 @@ pub(crate) fn examine(digest: Digest) -> Option<String> {
     ))
 }
 
+/// Whether a question shows what owners measured.
+pub(crate) fn shows_loads(call: &PolicyCall) -> bool {
+    let mut tables = call.tables.iter();
+    tables.any(|table| table.column("load").is_some())
+}
+
 /// What the policy that is asked answers; nothing now and then, where policies fail.
 pub(crate) fn answer(call: &PolicyCall, dice: &mut Dice, fails: bool) -> Option<PolicyAnswer> {
     if fails && dice.chance(20) {

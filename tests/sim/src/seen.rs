@@ -126,6 +126,8 @@ events! {
     PartitionRecovered => "partitions recovered",
     /// A move was begun for balance.
     MovedForBalance => "moves for balance",
+    /// A policy was asked, and saw what owners measured.
+    LoadsShown => "questions that show loads",
     /// A permit to stop was given.
     Permitted => "permits to stop",
     /// A client stopped trusting its lease.

@@ -31,8 +31,8 @@ const HAPPENINGS_MAX: u64 = 5_000_000;
 /// How long an answer takes at most in a world without faults, in milliseconds.
 const ANSWER_MS: u64 = 1_000;
 /// How often a partition may be given to another owner for balance when nothing changes any more: by the
-/// plan for what changed last.
-const QUIET_MOVES: usize = 1;
+/// plan for what changed last, and by the one for the loads that were reported last.
+const QUIET_MOVES: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct World {

@@ -102,6 +102,7 @@ fn whole_clusters_keep_every_promise() {
             Event::PartitionForced,
             Event::PartitionRecovered,
             Event::MovedForBalance,
+            Event::LoadsShown,
             Event::Permitted,
             Event::ClockJump,
         ],

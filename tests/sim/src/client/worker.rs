@@ -8,7 +8,7 @@ use folkmoot_proto::client::{ClientFrame, Guard, Operation};
 use folkmoot_proto::codec::Compact as _;
 use folkmoot_proto::group::{GroupOperation, MemberSpec};
 use folkmoot_proto::partition::{
-    FullBody, MapDetail, MapOperation, MapUpdate, MemberNo, MovePhase, PartitionId,
+    FullBody, MapDetail, MapOperation, MapUpdate, MemberNo, MovePhase, PartitionId, PartitionLoad,
     PartitionRecord, PartitionReport, RoutedMember, owner_path,
 };
 use folkmoot_proto::{SessionSecret, Tick, Zxid};
@@ -289,6 +289,16 @@ impl Worker {
         reports
     }
 
+    /// What it measured of what it owns; now and then of what it does not own by that token.
+    fn loads(&self, dice: &mut Dice) -> Vec<PartitionLoad> {
+        let load = |(partition, token): (PartitionId, Zxid)| PartitionLoad {
+            partition,
+            token: Zxid(token.0 - u64::from(dice.chance(100))),
+            load: dice.below(1_000),
+        };
+        self.tokens().map(load).collect()
+    }
+
     /// The tokens that it has, whether it believes in them or not.
     pub(crate) fn tokens(&self) -> impl Iterator<Item = (PartitionId, Zxid)> {
         self.held
@@ -338,6 +348,13 @@ impl Client {
                     session.ask(operation, Vec::new(), Purpose::Join, floor);
                 }
                 continue;
+            }
+            if !self.quiet && self.dice.chance(20) {
+                let loads = ClientFrame::Loads {
+                    group: GROUP.to_owned(),
+                    loads: worker.loads(&mut self.dice),
+                };
+                ctx.send_up(connection, Up::Frame(stream, loads));
             }
             if !worker.reporting {
                 let reports = worker.reports(&mut self.dice, self.quiet);

@@ -97,6 +97,9 @@ impl Member {
                 self.later(ctx, 30_000, ToExecution::Examined { digest });
             }
             ExecutionAction::AskPolicy { id, call } => {
+                if crate::policies::shows_loads(&call) {
+                    ctx.seen.count(Event::LoadsShown);
+                }
                 let real = self.engine_mut().and_then(Engine::real);
                 let fails = real.is_some_and(|real| real.runtime.may_fail());
                 if let Some(answer) = crate::policies::answer(&call, &mut self.dice, fails) {
