@@ -1,8 +1,10 @@
 //! A worker: owns partitions, and serves their keys.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use folkmoot_client::{
@@ -17,6 +19,9 @@ use crate::wire::{Answer, Lines, Request, Versioned};
 /// Where the values are: below one of 256 nodes, by the first byte of the key's hash, so that the
 /// values of a range are found whatever its partition is called.
 const ROOT: &str = "/sharded-kv";
+
+/// How often a worker reports the loads of its partitions.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What a worker is started with.
 #[derive(clap::Args)]
@@ -59,9 +64,20 @@ pub(crate) async fn run(session: &Session, group: &str, options: WorkerOptions) 
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         served = serving => served,
+        never = report_loads(&owner, &shards) => match never {},
         ended = owner.ended() => Err(ended).context("this worker owns nothing any more"),
         _ = terminated.recv() => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+/// Says how many requests each partition gets, for policies that even that out.
+async fn report_loads(owner: &PartitionOwner, shards: &Shards) -> Infallible {
+    loop {
+        tokio::time::sleep(REPORT_EVERY).await;
+        for (partition, of) in shards.loaded().iter_mut() {
+            owner.report_load(*partition, std::mem::take(&mut of.served));
+        }
     }
 }
 
@@ -107,6 +123,8 @@ struct Shards {
 struct Loaded {
     token: Zxid,
     values: HashMap<String, Versioned>,
+    /// Requests since its load was reported last.
+    served: u64,
 }
 
 impl Shards {
@@ -114,15 +132,11 @@ impl Shards {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the values that were loaded for a promotion; none if they are not there.
-    fn look<T>(
-        &self,
-        grant: &Grant,
-        at: impl FnOnce(&mut HashMap<String, Versioned>) -> T,
-    ) -> Option<T> {
+    /// Looks at what was loaded for a promotion; none if it is not there.
+    fn look<T>(&self, grant: &Grant, at: impl FnOnce(&mut Loaded) -> T) -> Option<T> {
         let mut loaded = self.loaded();
         let of = loaded.get_mut(&grant.partition)?;
-        (of.token == grant.token).then(|| at(&mut of.values))
+        (of.token == grant.token).then(|| at(of))
     }
 
     /// Reads the values of a partition.
@@ -155,7 +169,11 @@ impl Shards {
         let Some(grant) = owner.owns_key(key) else {
             return Answer::Moved;
         };
-        let Some(value) = self.look(&grant, |values| values.get(key).cloned()) else {
+        let value = self.look(&grant, |of| {
+            of.served += 1;
+            of.values.get(key).cloned()
+        });
+        let Some(value) = value else {
             return Answer::Moved;
         };
         // It was owned when the value was looked up: nobody else had written by then.
@@ -177,7 +195,7 @@ impl Shards {
             return Ok(Answer::Moved);
         };
         // A write that is done while the values are loaded might be missing among them.
-        if self.look(&grant, |_| ()).is_none() {
+        if self.look(&grant, |of| of.served += 1).is_none() {
             return Ok(Answer::Moved);
         }
         // It takes effect only while this promotion is the current one, whatever happens to this
@@ -203,7 +221,7 @@ impl Shards {
             // Whether it took effect is not known: the client is not answered, and asks again.
             Err(error) => return Err(error.into()),
         };
-        self.look(&grant, |values| {
+        self.look(&grant, |Loaded { values, .. }| {
             if values.get(&key).is_none_or(|it| it.version < version) {
                 values.insert(key, Versioned { value, version });
             }
@@ -224,7 +242,11 @@ impl PartitionHandler for Handler {
                     "gained {partition} with token {token}: {} keys",
                     values.len()
                 );
-                let loaded = Loaded { token, values };
+                let loaded = Loaded {
+                    token,
+                    values,
+                    served: 0,
+                };
                 self.0.loaded().insert(partition, loaded);
             }
             // Its keys are answered with "moved"; the session is about to end.
