@@ -350,7 +350,11 @@ impl Client {
         if ctx.checks.survived(ticket) {
             ctx.seen.count(Event::WaitSurvived);
         }
-        let lock = session.waits.remove(&ticket).flatten();
+        let lock = match session.waits.remove(&ticket) {
+            Some(lock) => lock,
+            // On a new stream it may come before the answer that says that it is waited for.
+            None => session.asked_for(id),
+        };
         match (lock, &reply) {
             (Some(lock), Ok(Outcome::Invoked(grant))) => self.granted(ctx, place, lock, grant),
             (None, reply) => self.workload.set_up(reply),

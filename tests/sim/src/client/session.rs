@@ -147,6 +147,15 @@ impl Session {
         self.stage == Stage::Over || (self.pending.is_empty() && self.waits.is_empty())
     }
 
+    /// The lock that a request which is not answered is for.
+    pub(crate) fn asked_for(&self, id: RequestId) -> Option<String> {
+        let pending = self.pending.iter().find(|of| of.request.id == id)?;
+        match &pending.purpose {
+            Purpose::Acquire(lock) => Some(lock.clone()),
+            _ => None,
+        }
+    }
+
     /// Adds a request to what is to be sent.
     pub(crate) fn ask(
         &mut self,
