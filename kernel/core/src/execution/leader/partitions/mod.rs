@@ -4,6 +4,7 @@
 //! - `steps`: what comes next for one partition.
 //! - `run`: a transaction of steps, within the budget.
 //! - `plan`: when a policy is asked, and what becomes of its answer.
+//! - `preview`: what one would plan, for an operator.
 //! - `loads`: what owners measured of their partitions.
 //! - `question` and `answer`: what a policy sees and says, and the invariants that its answer must keep.
 //! - `fallback`: the kernel's own plan, which gives an owner to what has none.
@@ -18,6 +19,7 @@ mod loads;
 mod operations;
 mod permits;
 mod plan;
+mod preview;
 mod question;
 mod roster;
 mod run;
@@ -31,7 +33,8 @@ use folkmoot_proto::{LogTime, MapId, Now, Tick, Zxid};
 
 use self::loads::Loads;
 pub(in crate::execution) use self::operations::{execute, member_forgotten, member_joined};
-use self::plan::{Planner, Preview, Target};
+use self::plan::{Planner, Target};
+use self::preview::Preview;
 use crate::execution::Execution;
 use crate::state::{AppliedTxn, Notice, View};
 

@@ -14,7 +14,8 @@ use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{MapId, RequestId, SessionId, Ticket, Zxid};
 
 use super::permits;
-use super::plan::{PreviewMemo, put_map};
+use super::plan::put_map;
+use super::preview::PreviewMemo;
 use super::roster::{Facts, Roster};
 use super::run::Run;
 use crate::execution::leader::components;
