@@ -15,7 +15,17 @@ use crate::mutation::{self, Mutation};
 use crate::policy::{Cells, Table};
 use crate::state::View;
 
-/// The plan that a rebalancer's answer is, without what changes nothing.
+/// What a rebalancer's answer comes to.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// The plan, without what changes nothing.
+    pub(super) plan: Plan,
+    /// Something of it can not be done now: what it is about has changed since the question, or is moving
+    /// to somebody else.
+    pub(super) left_out: bool,
+}
+
+/// The plan that a rebalancer's answer is.
 ///
 /// # Errors
 ///
@@ -27,9 +37,9 @@ pub(super) fn read(
     (map, record): (MapId, &MapRecord),
     roster: &mut Roster,
     now: LogTime,
-) -> Result<Plan, String> {
+) -> Result<Read, String> {
     let Some(assign) = answer.iter().find(|table| table.name == "assign") else {
-        return Ok(Plan::new());
+        return Ok(Read::default());
     };
     let assigned = read_assign(assign, answer)?;
     let mut checks = Checks::new(view, (map, record), roster, now);
@@ -61,7 +71,10 @@ pub(super) fn read(
         }
     }
     checks.check_capacities()?;
-    Ok(plan)
+    Ok(Read {
+        plan,
+        left_out: checks.left_out,
+    })
 }
 
 /// A row of `assign`.
@@ -141,6 +154,8 @@ struct Checks<'a, V: View> {
     planned: BTreeMap<PartitionId, Vec<MemberNo>>,
     /// Zones of members that can get partitions.
     zones: usize,
+    /// A target was left out that may be one later.
+    left_out: bool,
 }
 
 impl<'a, V: View> Checks<'a, V> {
@@ -163,6 +178,7 @@ impl<'a, V: View> Checks<'a, V> {
             gains: BTreeSet::new(),
             planned: BTreeMap::new(),
             zones,
+            left_out: false,
         }
     }
 
@@ -180,6 +196,7 @@ impl<'a, V: View> Checks<'a, V> {
         let mut as_seen = seen.iter();
         let as_seen = as_seen.all(|(member, of)| self.facts(*member).incarnation == *of);
         if (!as_seen || record.assignment.owner != owner) && !mutation::is_on(Mutation::StalePlan) {
+            self.left_out = true;
             return Ok(None);
         }
         let members: Vec<MemberNo> = seen.into_iter().map(|(member, _)| member).collect();
@@ -206,8 +223,12 @@ impl<'a, V: View> Checks<'a, V> {
         if expects {
             return Ok(None);
         }
+        if let Some(movement) = &of.movement {
+            self.left_out |= !same_members(&movement.target, &lives);
+            return Ok(None);
+        }
         let same = owns && same_members(&now, &members);
-        if same || lives.is_empty() || of.movement.is_some() {
+        if same || lives.is_empty() {
             return Ok(None);
         }
         self.gains
@@ -223,6 +244,8 @@ impl<'a, V: View> Checks<'a, V> {
             incarnations,
             owner: of.owner,
             reason,
+            replicas: members.len(),
+            generation: 0,
         }))
     }
 

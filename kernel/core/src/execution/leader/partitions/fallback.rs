@@ -84,7 +84,8 @@ fn target(
     let waits = had
         .iter()
         .filter(|member| !keeps(member) && !drains(**member) && awaited(member));
-    let wanted = wanted.saturating_sub(waits.count()).max(1);
+    let waits = waits.count();
+    let wanted = wanted.saturating_sub(waits).max(1);
     let reason = match (owns, owner.is_some_and(|owner| drains(owner.member))) {
         (false, _) => MoveReason::Recovery,
         (true, true) => MoveReason::Drain,
@@ -124,9 +125,11 @@ fn target(
     let incarnations: Option<Vec<_>> = members.iter().map(|member| lives(*member)).collect();
     Some(Target {
         incarnations: incarnations?,
+        replicas: members.len() + waits,
         members,
         owner,
         reason,
+        generation: 0,
     })
 }
 

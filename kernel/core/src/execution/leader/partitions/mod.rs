@@ -89,8 +89,9 @@ struct Controller {
     revoked: BTreeMap<PartitionId, (Zxid, Tick)>,
     /// What the last plan wants and is not begun: greater priority first.
     targets: BTreeMap<(core::cmp::Reverse<u32>, PartitionId), Target>,
-    /// What plans gave fewer replicas than there should be, and whom they gave it to.
-    short: BTreeMap<PartitionId, Vec<MemberNo>>,
+    /// What plans gave fewer replicas than there should be: the generation that they were of, and whom
+    /// they gave it to.
+    short: BTreeMap<PartitionId, (u64, Vec<MemberNo>)>,
     /// Whether targets have come that were not looked at.
     planned: bool,
     /// When the next look is due for what waits for the budget or a lease.
@@ -115,10 +116,11 @@ impl Controller {
         }
     }
 
-    /// A move of a plan was begun.
-    fn began(&mut self, partition: PartitionId, members: Vec<MemberNo>, wanted: u32) {
-        if members.len() < wanted as usize {
-            self.short.insert(partition, members);
+    /// A move of a plan was begun, where so many replicas are wanted.
+    fn began(&mut self, partition: PartitionId, target: Target, wanted: u32) {
+        if target.replicas < wanted as usize {
+            self.short
+                .insert(partition, (target.generation, target.members));
         } else {
             self.short.remove(&partition);
         }

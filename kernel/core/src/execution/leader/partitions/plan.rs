@@ -14,6 +14,7 @@ use folkmoot_proto::partition::{
 use folkmoot_proto::reply::Refusal;
 use folkmoot_proto::{MapId, Now, Tick, Zxid};
 
+use super::answer::Read;
 use super::question::{Question, Rows};
 use super::roster::Roster;
 use super::run::steps_per_txn;
@@ -49,6 +50,10 @@ pub(super) struct Target {
     pub(super) owner: Option<Owner>,
     /// Why it is moved.
     pub(super) reason: MoveReason,
+    /// The replicas that the plan gives it, those that are gone and waited for among them.
+    pub(super) replicas: usize,
+    /// The planner's generation that the plan is of.
+    pub(super) generation: u64,
 }
 
 /// A plan: targets by partition, with their priorities and what the policy says of them.
@@ -78,12 +83,21 @@ pub(super) struct Planner {
     asked: Option<Asked>,
     /// Its answer.
     answer: Option<PolicyAnswer>,
-    /// The generation whose plan is being carried out: once it is, the policy has nothing to add.
-    to_verify: Option<u64>,
+    /// That it is asked once more when everything that was planned is done.
+    last_word: Option<LastWord>,
     /// No question before this.
     pause_until: Tick,
     /// Faults in a row.
     faults: u32,
+}
+
+/// That a policy is asked once more when everything that it planned is done.
+#[derive(Clone, Copy, Debug)]
+struct LastWord {
+    /// What it planned for: where that has changed, it is asked anyway.
+    generation: u64,
+    /// Nothing of its plan was left out: it has nothing to add.
+    is_whole: bool,
 }
 
 /// A question that is being put together, over several turns.
@@ -113,6 +127,11 @@ struct Asked {
 }
 
 impl Planner {
+    /// Whether nothing has changed since then.
+    pub(super) fn is_at(&self, generation: u64) -> bool {
+        self.generation == generation
+    }
+
     /// Of a leader that has planned nothing: what a former one had planned and not begun is planned
     /// anew, and what is planned already does not move.
     pub(super) fn starting() -> Self {
@@ -126,7 +145,7 @@ impl Planner {
     pub(super) fn changed(&mut self, trigger: &'static str) {
         self.generation += 1;
         self.wanted = Some(trigger);
-        self.to_verify = None;
+        self.last_word = None;
     }
 
     /// A partition has no owner, and nobody is waited for.
@@ -153,7 +172,7 @@ impl Planner {
     /// Loads have come: what a policy wants because of them is no plan anew for a target that is
     /// reached.
     pub(super) fn measured(&mut self) {
-        self.to_verify = None;
+        self.last_word = None;
     }
 
     /// When it has something to do, if nothing comes in before.
@@ -204,13 +223,16 @@ impl Execution {
         if asks && is_due && !controller.planner.gathers() {
             controller.planner.wanted.get_or_insert("load");
         }
-        let verifies = self.is_carried_out(map, controller);
-        if controller.planner.wanted.is_none() && !verifies && !controller.planner.gathers() {
+        let last_word = self.last_word(map, controller);
+        let planner = &controller.planner;
+        if planner.wanted.is_none() && last_word.is_none() && !planner.gathers() {
             return;
         }
+        let verifies = last_word.is_some_and(|of| of.is_whole);
         match record.config.policy.clone() {
             Some(choice) if record.breaker.is_none() => {
-                if controller.planner.orphans && controller.planner.faults > 0 {
+                let planner = &controller.planner;
+                if planner.orphans && planner.faults > 0 && !planner.gathers() {
                     self.fall_back(now, (map, &record), controller, true);
                 }
                 if !self.ask_for_plan(now, (map, &record), controller, choice, verifies) {
@@ -220,7 +242,12 @@ impl Execution {
             _ => {
                 controller.planner.gathering = None;
                 controller.planner.wanted = None;
-                controller.planner.to_verify = None;
+                // What is moving was left out.
+                let moves = !self.speculative().moving(map).is_empty();
+                controller.planner.last_word = moves.then_some(LastWord {
+                    generation: controller.planner.generation,
+                    is_whole: false,
+                });
                 self.fall_back(now, (map, &record), controller, false);
             }
         }
@@ -228,13 +255,15 @@ impl Execution {
         controller.planner.pause_until = now.tick.plus_millis(PAUSE_MS);
     }
 
-    /// Whether everything that was planned of the present generation is done.
-    fn is_carried_out(&self, map: MapId, controller: &Controller) -> bool {
+    /// The last word that is due, if everything that was planned of the present generation is done.
+    fn last_word(&self, map: MapId, controller: &Controller) -> Option<LastWord> {
         let planner = &controller.planner;
-        planner.to_verify == Some(planner.generation)
-            && controller.targets.is_empty()
-            && self.speculative().moving(map).is_empty()
-            && self.speculative().overlay_txns() == 0
+        let last_word = planner.last_word.filter(|of| planner.is_at(of.generation));
+        last_word.filter(|_| {
+            controller.targets.is_empty()
+                && self.speculative().moving(map).is_empty()
+                && self.speculative().overlay_txns() == 0
+        })
     }
 
     /// Goes on with a question, as far as one turn goes, and asks it. False if there is more to gather.
@@ -255,17 +284,20 @@ impl Execution {
             Some(gathering) => gathering,
             None => {
                 let trigger = planner.wanted.take().unwrap_or("request");
+                // A question that only asks for the newest loads does not take its last word.
+                if trigger != "load" || verifies {
+                    planner.last_word = None;
+                }
                 Gathering {
                     question: Question::new(view, (map, record)),
                     choice,
                     trigger,
                     generation: planner.generation,
-                    verifies: verifies && trigger == "request",
+                    verifies: verifies && matches!(trigger, "request" | "load"),
                     restarts,
                 }
             }
         };
-        planner.to_verify = None;
         // What changes all the time is gathered at once, or it never would be.
         let most = match gathering.restarts {
             0..RESTARTS_MAX => GATHERED_PER_STEP * steps_per_txn(view),
@@ -363,8 +395,8 @@ impl Execution {
                 return self.take_failure(now, (map, record), controller, &failure);
             }
         };
-        let plan = match plan {
-            Ok(plan) => plan,
+        let Read { plan, left_out } = match plan {
+            Ok(read) => read,
             // What it was asked about is no more: it is asked anew.
             Err(_) if asked.generation != controller.planner.generation => return,
             Err(reason) => {
@@ -377,7 +409,7 @@ impl Execution {
         };
         controller.planner.faults = 0;
         let current = asked.generation == controller.planner.generation;
-        if asked.verifies && current && !plan.is_empty() {
+        if asked.verifies && current && !plan.is_empty() && !left_out {
             let reason = format!(
                 "it plans anew for a target that is reached: {} of {} partitions",
                 plan.len(),
@@ -393,10 +425,13 @@ impl Execution {
         let plan = held_back(record, plan);
         // Where something is held back the target is not reached, however often it is planned.
         let is_settled = !record.frozen && !controller.loads.are_new();
-        if !plan.is_empty() && current && is_settled {
-            controller.planner.to_verify = Some(asked.generation);
+        if current && is_settled && (left_out || !plan.is_empty()) {
+            controller.planner.last_word = Some(LastWord {
+                generation: asked.generation,
+                is_whole: !left_out,
+            });
         }
-        controller.adopt(plan);
+        controller.adopt(plan, asked.generation);
     }
 
     /// The first plan of a policy: one that moves much waits for an operator, but for what has no
@@ -473,9 +508,9 @@ impl Execution {
         let plan = fallback::plan(view, (map, record), &mut roster, log_time, orphans_only);
         let plan = held_back(record, plan);
         if orphans_only {
-            controller.add(plan);
+            controller.add(plan, controller.planner.generation);
         } else {
-            controller.adopt(plan);
+            controller.adopt(plan, controller.planner.generation);
         }
     }
 }
@@ -489,20 +524,24 @@ fn held_back(record: &MapRecord, mut plan: Plan) -> Plan {
 
 impl Controller {
     /// The targets of a plan take the place of those of the one before.
-    fn adopt(&mut self, plan: Plan) {
+    fn adopt(&mut self, plan: Plan, generation: u64) {
         self.targets.clear();
-        self.add(plan);
+        self.add(plan, generation);
     }
 
     /// Targets beside those that there are.
-    fn add(&mut self, plan: Plan) {
+    fn add(&mut self, plan: Plan, generation: u64) {
         let target = |it: Planned| {
             let priority = match it.target.reason {
                 // Recovery before balance (rule R37).
                 MoveReason::Recovery => it.priority | 1 << 31,
                 _ => it.priority & !(1 << 31),
             };
-            ((Reverse(priority), it.partition), it.target)
+            let target = Target {
+                generation,
+                ..it.target
+            };
+            ((Reverse(priority), it.partition), target)
         };
         self.planned |= !plan.is_empty();
         self.targets.extend(plan.into_iter().map(target));

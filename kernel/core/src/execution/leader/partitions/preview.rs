@@ -125,7 +125,7 @@ impl Execution {
                 let map = (preview.map, record);
                 let log_time = self.txn_log_time(now);
                 match answer::read(&answer, &preview.rows, view, map, &mut roster, log_time) {
-                    Ok(plan) => answer::describe(&plan, &answer, view, map),
+                    Ok(read) => answer::describe(&read.plan, &answer, view, map),
                     Err(problem) => serde_json::json!({ "problem": problem }),
                 }
             }

@@ -183,7 +183,10 @@ impl Run {
                 Next::Wait(until) => {
                     controller.later.insert((until, partition));
                 }
-                Next::Lacks => {
+                Next::Lacks(until) => {
+                    controller
+                        .later
+                        .extend(until.map(|until| (until, partition)));
                     if !self.is_as_planned(draft, controller, (partition, &before)) {
                         controller.planner.lacks();
                     }
@@ -200,18 +203,21 @@ impl Run {
         Ok(pending)
     }
 
-    /// Whether it has all replicas that the last plan for it wanted. A policy that gives fewer than
-    /// it should is not asked for the others, or one that gives another each time would move it for
-    /// ever.
+    /// Whether it has all replicas that the last plan for it wanted, and nothing has changed since. A
+    /// policy that gives fewer than it should is not asked for the others, or one that gives another
+    /// each time would move it for ever.
     fn is_as_planned(
         &mut self,
         draft: &Draft,
         controller: &Controller,
         (partition, of): (PartitionId, &Assignment),
     ) -> bool {
-        let Some(planned) = controller.short.get(&partition) else {
+        let Some((generation, planned)) = controller.short.get(&partition) else {
             return false;
         };
+        if !controller.planner.is_at(*generation) {
+            return false;
+        }
         let (roster, record) = (&mut self.roster, &self.record);
         let mut lives = |member| roster.of(draft.view(), record, member).lives();
         let mut replicas = of.replicas.iter().map(|replica| replica.member);
@@ -261,9 +267,7 @@ impl Run {
             };
             let (_, partition) = place;
             match self.begin_target(draft, partition, &target)? {
-                Begun::Yes => {
-                    controller.began(partition, target.members, self.record.config.replicas)
-                }
+                Begun::Yes => controller.began(partition, target, self.record.config.replicas),
                 Begun::Void => controller.planner.voided(),
                 Begun::Later => later.push((place, target)),
                 Begun::Full => {

@@ -19,8 +19,9 @@ pub(super) enum Next {
     Nothing,
     /// Nothing, before this time.
     Wait(LogTime),
-    /// It has fewer replicas than it should: somebody is to be found for them.
-    Lacks,
+    /// It has fewer replicas than it should: somebody is to be found for them. By the time, if there is
+    /// one, it is looked at again.
+    Lacks(Option<LogTime>),
     /// It has no owner, and somebody is to be found.
     Orphan,
     /// This.
@@ -161,7 +162,11 @@ impl<V: View> Steps<'_, V> {
                 None => lacks = true,
             }
         }
-        if lacks { Next::Lacks } else { waits }
+        match (lacks, waits) {
+            (true, Next::Wait(until)) => Next::Lacks(Some(until)),
+            (true, _) => Next::Lacks(None),
+            (false, waits) => waits,
+        }
     }
 
     fn with_owner_first(&mut self, of: &Assignment) -> Vec<MemberNo> {

@@ -1,5 +1,6 @@
 //! Partition maps: groups of workers that do as they are told, or not.
 
+mod asked_again;
 mod loads;
 pub(super) mod moves;
 pub(super) mod plans;
