@@ -170,9 +170,9 @@ impl Planner {
     }
 
     /// Loads have come: what a policy wants because of them is no plan anew for a target that is
-    /// reached.
+    /// reached. What was left out is asked for all the same.
     pub(super) fn measured(&mut self) {
-        self.last_word = None;
+        self.last_word = self.last_word.filter(|of| !of.is_whole);
     }
 
     /// When it has something to do, if nothing comes in before.

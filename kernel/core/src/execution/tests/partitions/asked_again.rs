@@ -214,6 +214,37 @@ fn a_policy_is_asked_for_what_was_moving_though_nothing_else_is_to_move() {
     moves_to_the_newest(false, false);
 }
 
+/// `b` begins to drain while the only partition moves to it; its load is reported before it has moved.
+fn drains_while_it_is_moved_to(reports: bool) {
+    let mut shards = Shards::new(MapConfig::default(), 1, 1);
+    shards.pass(1_000);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+    shards.join("b");
+    shards.pass(1_000);
+    shards.obedient = false;
+    let to_b = MapOperation::Move {
+        partition: FIRST,
+        members: vec!["b".to_owned()],
+    };
+    assert_eq!(shards.ask(to_b), Ok(Outcome::MapChanged));
+    let drain = GroupOperation::Drain { drain: true };
+    assert!(shards.ask_group("b", drain).is_ok());
+    shards.pass(500);
+    assert!(shards.assignment(FIRST).movement.is_some());
+    if reports {
+        shards.send_load("a", 0, shards.token(0), 7);
+    }
+    shards.obedient = true;
+    shards.pass(5_000);
+    assert_eq!(shards.owner_name(0).as_deref(), Some("a"));
+}
+
+#[test]
+fn what_moves_to_a_member_that_drains_moves_on() {
+    drains_while_it_is_moved_to(false);
+    drains_while_it_is_moved_to(true);
+}
+
 /// It has itself asked each second while a move takes longer.
 #[test]
 fn a_policy_that_moves_to_and_fro_is_caught_though_it_wants_to_be_asked_again() {

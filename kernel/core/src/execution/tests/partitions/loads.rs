@@ -64,7 +64,7 @@ impl Shards {
         self.cluster.run();
     }
 
-    fn send_load(&mut self, name: &str, partition: u32, token: Zxid, load: u64) {
+    pub(super) fn send_load(&mut self, name: &str, partition: u32, token: Zxid, load: u64) {
         let load = PartitionLoad {
             partition: PartitionId(partition),
             token,
