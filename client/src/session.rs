@@ -460,8 +460,8 @@ impl Session {
         self.submit_call(operation, None)
     }
 
-    /// Closes the session: its ephemeral nodes go in the same transaction. What its members own of
-    /// partitions is lost when this is asked, before the cluster hears of it.
+    /// Closes the session: its ephemeral nodes go in the same transaction. Its lease is over, and what
+    /// its members own of partitions is lost, when this is asked, before the cluster hears of it.
     ///
     /// # Errors
     ///

@@ -230,6 +230,7 @@ impl SessionCore {
         let id = self.requests.submit(operation, guards);
         if closes {
             self.closing = true;
+            self.distrust();
             let events = self.maps.end_holders(|_| true, &CLOSED);
             self.tell_owners(events);
         }
@@ -682,8 +683,19 @@ impl SessionCore {
         }
     }
 
+    /// The session is about to end: nothing rests on it any more, whatever is acknowledged still.
+    fn distrust(&mut self) {
+        if let Some(mut view) = self.told {
+            view.standing = view.standing.max(Standing::LeaseOver);
+            self.told = Some(view);
+            self.outputs.push_back(Output::Lease(view));
+        }
+    }
+
     fn tell_lease(&mut self, now: Tick) {
-        let Some(lease) = &self.lease else { return };
+        let Some(lease) = self.lease.as_ref().filter(|_| !self.closing) else {
+            return;
+        };
         let view = lease.view(now);
         if self.told != Some(view) {
             self.told = Some(view);

@@ -131,6 +131,14 @@ impl Script {
         self.outputs().into_iter().filter_map(news).collect()
     }
 
+    fn standings(&mut self) -> Vec<Standing> {
+        let standing = |output| match output {
+            Output::Lease(view) => Some(view.standing),
+            _ => None,
+        };
+        self.outputs().into_iter().filter_map(standing).collect()
+    }
+
     fn submit(&mut self) -> u64 {
         self.core.submit(Operation::Sync, Vec::new()).0
     }
@@ -700,27 +708,29 @@ fn jeopardy_is_told_in_time_and_taken_back_by_an_acknowledgement() {
     let mut script = Script::open();
     script.core.handle_heartbeat_ack(at(1000), at(500), None);
     script.outputs();
-    let standing = |script: &mut Script| {
-        let standing = |output| match output {
-            Output::Lease(view) => Some(view.standing),
-            _ => None,
-        };
-        script
-            .outputs()
-            .into_iter()
-            .filter_map(standing)
-            .collect::<Vec<_>>()
-    };
     script.pass(7165);
-    assert_eq!(standing(&mut script), []);
+    assert_eq!(script.standings(), []);
     script.pass(1);
-    assert_eq!(standing(&mut script), [Standing::Jeopardy]);
+    assert_eq!(script.standings(), [Standing::Jeopardy]);
     script.pass(500 + 9900 - 7166);
-    assert_eq!(standing(&mut script), [Standing::LeaseOver]);
+    assert_eq!(script.standings(), [Standing::LeaseOver]);
     // The cluster did not expire it after all.
     let now = script.now;
     script.core.handle_heartbeat_ack(now, now, None);
-    assert_eq!(standing(&mut script), [Standing::Safe]);
+    assert_eq!(script.standings(), [Standing::Safe]);
+}
+
+/// The cluster may close the session at any time from here on.
+#[test]
+fn nothing_rests_on_a_session_that_is_being_closed() {
+    let mut script = Script::open();
+    script.outputs();
+    script.core.submit(Operation::CloseSession, Vec::new());
+    assert_eq!(script.standings(), [Standing::LeaseOver]);
+    let now = script.now;
+    script.core.handle_heartbeat_ack(now, now, None);
+    script.pass(20_000);
+    assert_eq!(script.standings(), []);
 }
 
 #[test]
