@@ -48,6 +48,7 @@ pub struct FileDisk {
     done: VecDeque<Done>,
     to_keeper: Sender<DiskOp>,
     from_keeper: Receiver<Done>,
+    keeper: thread::JoinHandle<()>,
 }
 
 impl FileDisk {
@@ -69,7 +70,7 @@ impl FileDisk {
             folder: folder.to_owned(),
             direct,
         };
-        thread::Builder::new()
+        let keeper = thread::Builder::new()
             .name("log-files".to_owned())
             .spawn(move || {
                 for op in ops {
@@ -86,6 +87,7 @@ impl FileDisk {
             done: VecDeque::new(),
             to_keeper,
             from_keeper,
+            keeper,
         })
     }
 
@@ -104,6 +106,14 @@ impl FileDisk {
             Ok(done) => done,
             Err(_) => panic!("{KEEPER_ENDED}"),
         }
+    }
+
+    /// Waits for all that was asked of the thread beside: the folder does not change any more. A disk
+    /// that is dropped without it leaves that thread to end by itself.
+    pub(crate) fn end(self) {
+        drop(self.to_keeper);
+        // Why it panicked is said already, and what it did not do is what a crash leaves.
+        let _ = self.keeper.join();
     }
 
     /// As if the thread beside had panicked.
@@ -337,5 +347,31 @@ fn io_error(file: LogFile, error: &io::Error) -> DiskError {
         _ => DiskError::Io {
             reason: error.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use folkmoot_core::log::SegmentNumber;
+
+    use super::*;
+
+    /// Another disk may be opened on the folder then.
+    #[test]
+    fn nothing_changes_in_the_folder_once_the_disk_has_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut disk = FileDisk::open(folder.path()).expect("a disk");
+        for number in 1..=8 {
+            let file = LogFile::Segment(SegmentNumber(number));
+            let kind = DiskOpKind::CreateZeroed {
+                file,
+                bytes: 1 << 20,
+            };
+            let id = OpId(number);
+            disk.submit(DiskOp { id, kind });
+        }
+        disk.end();
+        let last = LogFile::Segment(SegmentNumber(8));
+        assert!(path_of(folder.path(), last).is_file());
     }
 }

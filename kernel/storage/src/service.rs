@@ -214,7 +214,8 @@ impl LogService {
         Ok((Self { log, disk, reads }, state))
     }
 
-    /// Serves `inbox` until its senders are gone, then writes what was asked for, and returns.
+    /// Serves `inbox` until its senders are gone, then writes what was asked for, and returns: the
+    /// folder does not change any more.
     /// `done` is called on this thread, in the order in which things end.
     ///
     /// # Errors
@@ -235,6 +236,7 @@ impl LogService {
                 continue;
             }
             if !open && !self.log.has_unwritten() {
+                self.disk.end();
                 return Ok(());
             }
             let never = crossbeam_channel::never();
