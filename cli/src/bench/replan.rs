@@ -30,8 +30,6 @@ pub(super) struct Replanned {
     partitions: u32,
     /// Members that went while it was measured.
     lost: usize,
-    /// Partitions without an owner in the end.
-    orphans: usize,
     latency: Option<Latency>,
     /// Its p99 by that of the writes before.
     p99_ratio: f64,
@@ -141,7 +139,6 @@ impl Large {
         (before, during): (Option<&Latency>, Option<Latency>),
     ) -> Result<Replanned, Failure> {
         self.settle().await?;
-        let orphans = self.orphans()?;
         let mut closing = JoinSet::new();
         for member in self.members {
             closing.spawn(async move { member.close().await });
@@ -159,7 +156,6 @@ impl Large {
             members: options.members,
             partitions: options.partitions,
             lost,
-            orphans,
             p99_ratio: during.as_ref().map_or(f64::NAN, p99) / before,
             latency: during,
         })
