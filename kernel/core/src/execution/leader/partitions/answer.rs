@@ -245,7 +245,6 @@ impl<'a, V: View> Checks<'a, V> {
             owner: of.owner,
             reason,
             replicas: members.len(),
-            generation: 0,
         }))
     }
 

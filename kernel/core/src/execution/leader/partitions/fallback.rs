@@ -129,7 +129,6 @@ fn target(
         members,
         owner,
         reason,
-        generation: 0,
     })
 }
 

@@ -89,8 +89,8 @@ struct Controller {
     revoked: BTreeMap<PartitionId, (Zxid, Tick)>,
     /// What the last plan wants and is not begun: greater priority first.
     targets: BTreeMap<(core::cmp::Reverse<u32>, PartitionId), Target>,
-    /// What plans gave fewer replicas than there should be: the generation that they were of, and whom
-    /// they gave it to.
+    /// What plans gave fewer replicas than there should be: the planner's generation when their move
+    /// began, and whom they gave it to.
     short: BTreeMap<PartitionId, (u64, Vec<MemberNo>)>,
     /// Whether targets have come that were not looked at.
     planned: bool,
@@ -119,8 +119,8 @@ impl Controller {
     /// A move of a plan was begun, where so many replicas are wanted.
     fn began(&mut self, partition: PartitionId, target: Target, wanted: u32) {
         if target.replicas < wanted as usize {
-            self.short
-                .insert(partition, (target.generation, target.members));
+            let generation = self.planner.generation();
+            self.short.insert(partition, (generation, target.members));
         } else {
             self.short.remove(&partition);
         }
@@ -249,6 +249,7 @@ impl Execution {
                 {
                     let is_there = |partition| partitions.binary_search(&partition).is_ok();
                     controller.loads.retain(is_there);
+                    controller.short.retain(|partition, _| is_there(*partition));
                     controller.examine.extend(partitions);
                     controller.planner.changed("request");
                 }

@@ -52,8 +52,6 @@ pub(super) struct Target {
     pub(super) reason: MoveReason,
     /// The replicas that the plan gives it, those that are gone and waited for among them.
     pub(super) replicas: usize,
-    /// The planner's generation that the plan is of.
-    pub(super) generation: u64,
 }
 
 /// A plan: targets by partition, with their priorities and what the policy says of them.
@@ -127,9 +125,9 @@ struct Asked {
 }
 
 impl Planner {
-    /// Whether nothing has changed since then.
-    pub(super) fn is_at(&self, generation: u64) -> bool {
-        self.generation == generation
+    /// It is another one once something has changed that a plan may depend on.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Of a leader that has planned nothing: what a former one had planned and not begun is planned
@@ -258,7 +256,9 @@ impl Execution {
     /// The last word that is due, if everything that was planned of the present generation is done.
     fn last_word(&self, map: MapId, controller: &Controller) -> Option<LastWord> {
         let planner = &controller.planner;
-        let last_word = planner.last_word.filter(|of| planner.is_at(of.generation));
+        let last_word = planner
+            .last_word
+            .filter(|of| of.generation == planner.generation);
         last_word.filter(|_| {
             controller.targets.is_empty()
                 && self.speculative().moving(map).is_empty()
@@ -423,15 +423,16 @@ impl Execution {
             self.approve_first(now, (map, record), controller, plan)
         };
         let plan = held_back(record, plan);
-        // Where something is held back the target is not reached, however often it is planned.
-        let is_settled = !record.frozen && !controller.loads.are_new();
-        if current && is_settled && (left_out || !plan.is_empty()) {
+        // Where something is held back the target is not reached, however often it is planned; new
+        // loads are a cause to plan anew.
+        let is_to_verify = !plan.is_empty() && !controller.loads.are_new();
+        if current && !record.frozen && (left_out || is_to_verify) {
             controller.planner.last_word = Some(LastWord {
                 generation: asked.generation,
                 is_whole: !left_out,
             });
         }
-        controller.adopt(plan, asked.generation);
+        controller.adopt(plan);
     }
 
     /// The first plan of a policy: one that moves much waits for an operator, but for what has no
@@ -508,9 +509,9 @@ impl Execution {
         let plan = fallback::plan(view, (map, record), &mut roster, log_time, orphans_only);
         let plan = held_back(record, plan);
         if orphans_only {
-            controller.add(plan, controller.planner.generation);
+            controller.add(plan);
         } else {
-            controller.adopt(plan, controller.planner.generation);
+            controller.adopt(plan);
         }
     }
 }
@@ -524,24 +525,20 @@ fn held_back(record: &MapRecord, mut plan: Plan) -> Plan {
 
 impl Controller {
     /// The targets of a plan take the place of those of the one before.
-    fn adopt(&mut self, plan: Plan, generation: u64) {
+    fn adopt(&mut self, plan: Plan) {
         self.targets.clear();
-        self.add(plan, generation);
+        self.add(plan);
     }
 
     /// Targets beside those that there are.
-    fn add(&mut self, plan: Plan, generation: u64) {
+    fn add(&mut self, plan: Plan) {
         let target = |it: Planned| {
             let priority = match it.target.reason {
                 // Recovery before balance (rule R37).
                 MoveReason::Recovery => it.priority | 1 << 31,
                 _ => it.priority & !(1 << 31),
             };
-            let target = Target {
-                generation,
-                ..it.target
-            };
-            ((Reverse(priority), it.partition), target)
+            ((Reverse(priority), it.partition), it.target)
         };
         self.planned |= !plan.is_empty();
         self.targets.extend(plan.into_iter().map(target));

@@ -215,7 +215,7 @@ impl Run {
         let Some((generation, planned)) = controller.short.get(&partition) else {
             return false;
         };
-        if !controller.planner.is_at(*generation) {
+        if *generation != controller.planner.generation() {
             return false;
         }
         let (roster, record) = (&mut self.roster, &self.record);
