@@ -341,6 +341,14 @@ pub(crate) enum Plugin {
     },
     /// List what is installed.
     List,
+    /// Ask a policy whether it takes a configuration. Nothing is changed.
+    Check {
+        /// An installed policy: its name, or its digest (or the first digits of it).
+        plugin: String,
+        /// The configuration.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        config: String,
+    },
     /// Remove a plugin that no mount has.
     Remove {
         /// An installed plugin: its name, or its digest (or the first digits of it).

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use folkmoot_client::{Digest, PluginInfo, Session};
+use folkmoot_client::{Digest, PluginInfo, PolicyChoice, Session};
 use serde_json::json;
 
 use crate::args;
@@ -30,6 +30,18 @@ pub(crate) async fn plugin(
             out.print(
                 &format!("removed the plugin {plugin}"),
                 &json!({ "digest": digest, "zxid": zxid }),
+            )
+        }
+        args::Plugin::Check { plugin, config } => {
+            let digest = find(&session.plugins().await?, &plugin)?;
+            let choice = PolicyChoice {
+                digest,
+                configuration: config,
+            };
+            session.try_policy(choice).await?;
+            out.print(
+                &format!("{plugin} takes it"),
+                &json!({ "plugin": plugin, "digest": digest }),
             )
         }
         args::Plugin::List => {

@@ -82,6 +82,7 @@ fn path_of(operation: &Operation) -> Option<&str> {
         | Operation::Group { .. }
         | Operation::Map { .. }
         | Operation::ChooseDetector { .. }
+        | Operation::TryPolicy { .. }
         | Operation::UploadChunk { .. }
         | Operation::Sync
         | Operation::CancelWait { .. }
@@ -110,6 +111,7 @@ fn bytes_of(operation: &Operation) -> usize {
             let choice = choice.as_ref();
             group.len() + choice.map_or(0, |choice| choice.configuration.len())
         }
+        Operation::TryPolicy { choice } => choice.configuration.len(),
         Operation::Multi { operations } => operations
             .iter()
             .map(|operation| match operation {

@@ -41,14 +41,16 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The component is not installed, or is no failure detector; the group's name is none. A
-    /// configuration that the detector can not read is not noticed here: it faults when it is
-    /// asked, and sessions have their plain timeouts.
+    /// The component is not installed, or is no failure detector, or does not take the
+    /// configuration; the group's name is none.
     pub async fn choose_detector(
         &self,
         group: &str,
         choice: Option<PolicyChoice>,
     ) -> Result<Zxid, WriteError> {
+        if let Some(choice) = &choice {
+            self.try_policy(choice.clone()).await?;
+        }
         let group = group.to_owned();
         let operation = Operation::ChooseDetector { group, choice };
         match self.request(operation).await? {

@@ -58,12 +58,17 @@ impl PartitionMap {
     ///
     /// # Errors
     ///
-    /// It has one, or what it is to be made of is not within the limits.
+    /// It has one, what it is to be made of is not within the limits, or its policy does not take its
+    /// configuration.
     pub async fn create(&self, config: MapConfig, layout: Layout) -> Result<Zxid, WriteError> {
+        if let Some(choice) = &config.policy {
+            self.group.session().try_policy(choice.clone()).await?;
+        }
         self.ask(MapOperation::Create { config, layout }).await
     }
 
-    /// Keeps the map differently from now on. Moves that are under way go on.
+    /// Keeps the map differently from now on. Moves that are under way go on. Whether a new policy takes
+    /// its configuration is not asked: [`Session::try_policy`] says so before.
     ///
     /// # Errors
     ///
@@ -144,7 +149,8 @@ impl PartitionMap {
         self.ask(MapOperation::Split { partition }).await
     }
 
-    /// What a policy would do, in JSON, and nothing of it is done; none: the map's own policy.
+    /// What a policy would do, in JSON, and nothing of it is done; none: the map's own policy, or the
+    /// kernel itself where the map has none.
     ///
     /// # Errors
     ///

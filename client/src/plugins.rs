@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use folkmoot_proto::client::Operation;
 use folkmoot_proto::limits::CHUNK_BYTES_MAX;
+use folkmoot_proto::partition::PolicyChoice;
 use folkmoot_proto::reply::Outcome;
 use folkmoot_proto::{Digest, Zxid};
 
@@ -197,6 +198,21 @@ impl Session {
     pub async fn remove_plugin(&self, digest: Digest) -> Result<Zxid, WriteError> {
         match self.request(Operation::RemoveComponent { digest }).await? {
             (zxid, Outcome::ComponentRemoved) => Ok(zxid),
+            (_, other) => Err(misfit(&other).into()),
+        }
+    }
+
+    /// Asks an installed policy whether it takes a configuration, and changes nothing. A policy is pure:
+    /// what it takes now, it takes once it is chosen.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Rejected`](crate::Refusal::Rejected) with what the policy says,
+    /// [`Refusal::PluginFault`](crate::Refusal::PluginFault) if it faults or says nothing for 10 s; or the
+    /// component is not installed, or no policy.
+    pub async fn try_policy(&self, choice: PolicyChoice) -> Result<(), WriteError> {
+        match self.request(Operation::TryPolicy { choice }).await? {
+            (_, Outcome::PolicyTook) => Ok(()),
             (_, other) => Err(misfit(&other).into()),
         }
     }

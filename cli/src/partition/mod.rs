@@ -96,7 +96,13 @@ pub(crate) async fn operate(
         Partition::Set(arguments) => set(session, arguments, out).await,
         Partition::Configure { group, options } => {
             let map = map(&group);
-            let config = configured(session, map.view().await?.config, options).await?;
+            let before = map.view().await?.config;
+            let config = configured(session, before.clone(), options).await?;
+            if let Some(choice) = &config.policy
+                && config.policy != before.policy
+            {
+                session.try_policy(choice.clone()).await?;
+            }
             let zxid = map.configure(config).await?;
             told(&group, "configured", zxid, out)
         }
@@ -273,6 +279,14 @@ fn plan_text(plan: &Value) -> String {
             )
         })
         .collect();
+    let scores = plan.get("scores").and_then(Value::as_array);
+    for score in scores.into_iter().flatten() {
+        let (before, after) = (text(score, "before"), text(score, "after"));
+        lines.push(format!(
+            "{}: {before} now, {after} then",
+            text(score, "name")
+        ));
+    }
     lines.push(format!(
         "{} partitions would change, at a cost of {}; {} would have fewer replicas than they should",
         moves.len(),
@@ -416,10 +430,12 @@ mod tests {
             ],
             "cost": 7,
             "unplaced": 1,
+            "scores": [{ "name": "spread", "before": 1.25, "after": 1.0 }],
         });
         let expected = "\
 partition 3 from w1 to w2, w3 (balance: w1 has more)
 partition 4 from nobody to w2 (recovery)
+spread: 1.25 now, 1.0 then
 2 partitions would change, at a cost of 7; 1 would have fewer replicas than they should";
         assert_eq!(plan_text(&plan), expected);
     }

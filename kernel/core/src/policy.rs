@@ -24,6 +24,13 @@ pub enum PolicyWorld {
 }
 
 impl PolicyWorld {
+    /// The world of a name in the WIT.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        let worlds = [Self::Rebalancer, Self::FailureDetector];
+        worlds.into_iter().find(|world| world.name() == name)
+    }
+
     /// Its name in the WIT, and in the description of a component that is of it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -43,8 +50,8 @@ pub struct PolicyCall {
     pub digest: Digest,
     /// What its `configure` gets before; an instance that has it already is not configured again.
     pub configuration: Vec<u8>,
-    /// What it is asked about.
-    pub tables: Vec<Table>,
+    /// What it is asked about. None: it is only configured, and answers no tables.
+    pub tables: Option<Vec<Table>>,
 }
 
 /// What came of a question.

@@ -86,7 +86,8 @@ impl Policies {
     }
 
     /// Asks a policy: its warm instance, made and configured if there is none. What it answers is
-    /// well-formed ([`PolicyWorld::check_output`]). After a fault the instance is dropped.
+    /// well-formed ([`PolicyWorld::check_output`]); without tables it is not asked more. After a fault the
+    /// instance is dropped.
     ///
     /// # Errors
     ///
@@ -100,7 +101,9 @@ impl Policies {
             configuration: call.configuration,
         };
         let mut policy = self.warm_or_fresh(&identity)?;
-        let answer = policy.answer(call.tables);
+        let answer = call
+            .tables
+            .map_or_else(|| Ok(Vec::new()), |tables| policy.answer(tables));
         let faulted = matches!(answer, Err(PolicyFailure::Fault { .. }));
         if !faulted && policy.memory_bytes() <= WARM_BYTES_MAX {
             if self.warm.len() >= WARM_POLICIES_MAX as usize {

@@ -58,7 +58,7 @@ impl Asked {
             world,
             digest: self.digest,
             configuration: configuration.as_bytes().to_vec(),
-            tables,
+            tables: Some(tables),
         })
     }
 
@@ -238,4 +238,21 @@ fn a_call_ends_when_it_is_told_to_stop() {
     let mut asked = Asked::with_limits("hostile-policy", limits);
     asked.stop.store(true, Ordering::Relaxed);
     fails_with(asked.ask("spin", Vec::new()), "timeout", "");
+}
+
+#[test]
+fn a_policy_can_be_configured_and_asked_nothing() {
+    let mut asked = Asked::of("hostile-policy");
+    let mut configure = |configuration: &str| {
+        let call = PolicyCall {
+            world: PolicyWorld::Rebalancer,
+            digest: asked.digest,
+            configuration: configuration.as_bytes().to_vec(),
+            tables: None,
+        };
+        asked.policies.ask(call)
+    };
+    // It would panic at its first question.
+    assert_eq!(configure("panic"), Ok(Vec::new()));
+    fails_with(configure("configured-forever"), "timeout", "took longer");
 }

@@ -350,6 +350,13 @@ pub enum Operation {
         /// the group's own any more; by default, plain timeouts.
         choice: Option<PolicyChoice>,
     },
+    /// Has an installed policy take a configuration, and does nothing else. Waits; completed by
+    /// [`crate::reply::Outcome::PolicyTook`], or refused with what the policy says. It is pure: what it
+    /// takes now, it takes when it is chosen.
+    TryPolicy {
+        /// The policy, of whichever world.
+        choice: PolicyChoice,
+    },
 }
 
 /// An operation of a `multi`.

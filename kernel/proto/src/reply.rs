@@ -71,6 +71,8 @@ pub enum Outcome {
     },
     /// The failure detector serves the group from here on, or no longer.
     DetectorChosen,
+    /// The policy takes the configuration.
+    PolicyTook,
 }
 
 /// The outcome of one operation of a `multi`.
@@ -452,6 +454,7 @@ crate::compact_enum!(Outcome {
     21 = Permitted { permit, until },
     22 = Reported { current },
     24 = DetectorChosen,
+    25 = PolicyTook,
 });
 
 crate::compact_enum!(SubOutcome {

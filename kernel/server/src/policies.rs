@@ -147,7 +147,7 @@ mod tests {
 
     impl Asked for Echo {
         fn ask(&mut self, call: PolicyCall) -> PolicyAnswer {
-            Ok(call.tables)
+            Ok(call.tables.unwrap_or_default())
         }
 
         fn cool_down(&mut self) {
@@ -160,7 +160,7 @@ mod tests {
             world,
             digest: Digest([1; 32]),
             configuration: Vec::new(),
-            tables: vec![Table::new("again", rows)],
+            tables: Some(vec![Table::new("again", rows)]),
         }
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn examine(digest: Digest) -> Option<String> {
 
 /// Whether a question shows what owners measured.
 pub(crate) fn shows_loads(call: &PolicyCall) -> bool {
-    let mut tables = call.tables.iter();
+    let mut tables = call.tables.iter().flatten();
     tables.any(|table| table.column("load").is_some())
 }
 
@@ -81,6 +81,9 @@ pub(crate) fn answer(call: &PolicyCall, dice: &mut Dice, fails: bool) -> Option<
             message: "at random".to_owned(),
         }));
     }
+    if call.tables.is_none() {
+        return Some(Ok(Vec::new()));
+    }
     Some(match call.world {
         PolicyWorld::Rebalancer => plan(call, dice),
         PolicyWorld::FailureDetector => Ok(assess(call, dice)),
@@ -89,7 +92,11 @@ pub(crate) fn answer(call: &PolicyCall, dice: &mut Dice, fails: bool) -> Option<
 
 /// Suspects and holds whom it likes, and speaks of touches that never were.
 fn assess(call: &PolicyCall, dice: &mut Dice) -> Vec<Table> {
-    let subjects = call.tables.iter().find(|table| table.name == "subjects");
+    let subjects = call
+        .tables
+        .iter()
+        .flatten()
+        .find(|table| table.name == "subjects");
     let column = |name: &str| match subjects.and_then(|table| table.column(name)) {
         Some(Cells::U64s(cells)) => cells.as_slice(),
         _ => &[],
@@ -126,7 +133,7 @@ fn plan(call: &PolicyCall, dice: &mut Dice) -> PolicyAnswer {
     let Some(planner) = Planner::of(call.digest) else {
         return Err(PolicyFailure::NotReady);
     };
-    let tables: Vec<table::Table> = call.tables.iter().map(to_sdk).collect();
+    let tables: Vec<table::Table> = call.tables.iter().flatten().map(to_sdk).collect();
     let input = Input::from_tables(&tables).unwrap_or_else(|error| panic!("{error}"));
     let plan = match planner {
         Planner::Sticky => StickyBalanced::default()

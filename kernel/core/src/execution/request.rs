@@ -41,6 +41,7 @@ fn operation_bytes(operation: &Operation) -> usize {
             let choice = choice.as_ref();
             group.len() + choice.map_or(0, |choice| choice.configuration.len())
         }
+        Operation::TryPolicy { choice } => choice.configuration.len(),
         Operation::Sync
         | Operation::CancelWait { .. }
         | Operation::CloseSession

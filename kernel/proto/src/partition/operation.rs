@@ -140,7 +140,7 @@ pub enum MapOperation {
     },
     /// Has a policy plan, and does nothing of it. Waits; completed by [`crate::reply::Outcome::Planned`].
     Plan {
-        /// Which policy; none: the map's.
+        /// Which policy; none: the map's, or the kernel's own plan, at once, where it has none.
         policy: Option<PolicyChoice>,
     },
     /// Whether all these members may stop at once; a yes is a permit that is kept for a while, and

@@ -355,12 +355,26 @@ impl Client {
             84..89 => return self.ask_drain(ctx, place),
             89..92 => return self.say_health(ctx, place),
             92..94 => return self.leave(ctx, place),
+            94..96 => MapOperation::Plan {
+                policy: a_policy(dice),
+            },
+            96 => return self.try_policy(ctx, place),
             _ => return self.report_again(ctx, place),
         };
         let operation = Operation::Map {
             group: group.to_owned(),
             operation,
         };
+        self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
+    }
+
+    fn try_policy(&mut self, ctx: &mut Ctx, place: usize) {
+        let floor = ctx.checks.real_time.floor();
+        let choice = PolicyChoice {
+            digest: detector(),
+            configuration: String::new(),
+        };
+        let operation = Operation::TryPolicy { choice };
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 

@@ -134,12 +134,14 @@ fn done(oracle: &Oracle, operation: &Operation, outcome: &Outcome, effects: &[Ef
         (Operation::Install { .. }, Outcome::Installed | Outcome::Waiting(_)) => true,
         (Operation::Mount { .. }, Outcome::Mounted) => true,
         (Operation::Group { .. }, Outcome::GroupChanged) => true,
-        (Operation::ChooseDetector { .. }, Outcome::DetectorChosen) => true,
+        (Operation::ChooseDetector { .. }, Outcome::DetectorChosen)
+        | (Operation::TryPolicy { .. }, Outcome::Waiting(_)) => true,
         (
             Operation::Map { .. },
             Outcome::MapChanged
             | Outcome::Reported { .. }
             | Outcome::Permitted { .. }
+            | Outcome::Planned(_)
             | Outcome::Waiting(_),
         ) => true,
         (Operation::Unmount { .. }, Outcome::Unmounted)

@@ -45,7 +45,11 @@ fn watched() -> Result<(Leader, Client), String> {
 
 /// The detector suspects everybody, and has them held.
 fn objection(call: &PolicyCall, hold_ms: u64) -> Vec<Table> {
-    let subjects = call.tables.iter().find(|table| table.name == "subjects");
+    let subjects = call
+        .tables
+        .iter()
+        .flatten()
+        .find(|table| table.name == "subjects");
     let column = |name: &str| match subjects.and_then(|table| table.column(name)) {
         Some(Cells::U64s(cells)) => cells.clone(),
         _ => Vec::new(),

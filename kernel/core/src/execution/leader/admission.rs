@@ -366,7 +366,7 @@ impl Execution {
         if matches!(origin.reply, Ok(Outcome::Waiting(_)))
             && let Some(leader) = &mut self.leader
         {
-            leader.maps.previews_due = true;
+            leader.asking.began();
         }
         if matches!(origin.reply, Ok(Outcome::MapChanged))
             && let Some(leader) = &mut self.leader

@@ -164,25 +164,33 @@ fn user_of(view: &impl View, digest: Digest) -> Option<String> {
         .or_else(|| detection::user_of(view, digest))
 }
 
+/// The world of an installed policy.
+pub(super) fn world_of_policy(view: &impl View, digest: Digest) -> Result<PolicyWorld, Refusal> {
+    let Some(component) = view.component(digest) else {
+        return Err(Refusal::UnknownComponent {
+            digest: digest.to_string(),
+        });
+    };
+    PolicyWorld::of(&world_of(&component.description)).ok_or_else(|| Refusal::WrongWorld {
+        digest: digest.to_string(),
+        world: "policy".to_owned(),
+    })
+}
+
 /// Whether a component is installed and a policy of that world.
 pub(super) fn check_policy(
     draft: &Draft,
     digest: Digest,
     world: PolicyWorld,
 ) -> Result<(), Refusal> {
-    let digest_text = || digest.to_string();
-    match draft.view().component(digest) {
-        None => Err(Refusal::UnknownComponent {
-            digest: digest_text(),
-        }),
-        Some(component) if world_of(&component.description) != world.name() => {
-            Err(Refusal::WrongWorld {
-                digest: digest_text(),
-                world: world.name().to_owned(),
-            })
-        }
-        Some(_) => Ok(()),
+    let is_of = world_of_policy(draft.view(), digest);
+    if matches!(is_of, Err(Refusal::UnknownComponent { .. })) || is_of == Ok(world) {
+        return is_of.map(|_| ());
     }
+    Err(Refusal::WrongWorld {
+        digest: digest.to_string(),
+        world: world.name().to_owned(),
+    })
 }
 
 fn refused(reason: &str) -> Refusal {

@@ -3,7 +3,7 @@
 use folkmoot_proto::batch::{Completion, Origin, Txn};
 use folkmoot_proto::codec::Compact;
 use folkmoot_proto::effect::{Effect, MountEvent, WaitEndCause};
-use folkmoot_proto::limits::TXN_EFFECTS_MAX;
+use folkmoot_proto::limits::{POLICY_CONFIG_BYTES_MAX, TXN_EFFECTS_MAX};
 use folkmoot_proto::reply::{Refusal, Reply};
 use folkmoot_proto::{LogTime, MountId, RequestId, SessionId};
 
@@ -14,6 +14,8 @@ use crate::state::{Savepoint, Speculative, Stamp, View, Wait, reply_bytes};
 const ENVELOPE_BYTES: usize = 48;
 /// Bytes of a wait's memo, so that all waits of a session can end in one transaction (rule R32).
 const MEMO_BYTES_MAX: usize = 1024;
+/// The same of the kernel's own, of whose end no plugin hears: a policy's configuration, and a group.
+const KERNEL_MEMO_BYTES_MAX: usize = POLICY_CONFIG_BYTES_MAX + 1024;
 /// What the end of a session writes for a wait: its end, and the event with the memo.
 const WAIT_END_BYTES: u64 = 1024 + 2 * 48;
 
@@ -201,7 +203,11 @@ impl Draft {
         deadline: Option<LogTime>,
         memo: Vec<u8>,
     ) -> Result<(), Refusal> {
-        check_count("bytes of a wait's memo", memo.len(), MEMO_BYTES_MAX)?;
+        let memo_bytes_max = match mount {
+            KERNEL_MOUNT => KERNEL_MEMO_BYTES_MAX,
+            _ => MEMO_BYTES_MAX,
+        };
+        check_count("bytes of a wait's memo", memo.len(), memo_bytes_max)?;
         let limits = self.view().limits();
         let bytes_max = limits.session_reply_bytes_max;
         let ending_at_once = u64::from(limits.txn_bytes_max / 2) / WAIT_END_BYTES;

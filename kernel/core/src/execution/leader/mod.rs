@@ -2,6 +2,7 @@
 //! did (rules R1–R5).
 
 mod admission;
+mod asking;
 mod batch;
 mod calls;
 mod components;
@@ -27,6 +28,7 @@ use folkmoot_proto::{
     Ticket, Zxid,
 };
 
+use self::asking::Asking;
 use self::batch::Batches;
 use self::detection::Detection;
 use self::expiry::Deadlines;
@@ -83,6 +85,8 @@ pub(in crate::execution) struct Leader {
     health: MountHealth,
     /// The controllers of partition maps.
     maps: Maps,
+    /// The requests that wait for policies.
+    asking: Asking,
     /// The mount that had the last event.
     last_event: MountId,
     /// Whether the next guest call is an event's, so that events and requests take turns.
@@ -153,6 +157,7 @@ impl Leader {
             detection: Detection::default(),
             health: MountHealth::default(),
             maps: Maps::default(),
+            asking: Asking::default(),
             last_event: MountId::ZERO,
             events_turn: true,
             examining: BTreeMap::new(),

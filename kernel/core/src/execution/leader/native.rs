@@ -5,6 +5,7 @@ use folkmoot_proto::effect::{Effect, WaitEndCause};
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{RequestId, SessionId, Ticket};
 
+use super::asking;
 use super::components;
 use super::detection;
 use super::draft::Draft;
@@ -71,6 +72,7 @@ pub(super) fn execute(
         Operation::ChooseDetector { group, choice } => {
             detection::choose(draft, &group, choice.as_ref())
         }
+        Operation::TryPolicy { choice } => asking::begin_try(draft, (session, request), choice),
         Operation::Invoke { mount, .. } | Operation::Mount { path: mount, .. } => {
             panic!("a call of {mount} was taken for a native operation")
         }

@@ -43,6 +43,7 @@ impl Execution {
         self.run_due_uploads(now);
         self.run_detectors(now);
         self.run_expiries(now);
+        self.run_asking(now);
         self.run_maps(now);
         self.run_calls_and_queue(now, plugins);
         self.propose();
@@ -294,7 +295,10 @@ impl Execution {
         let pulse = (leader.deadlines.next()).map(|_| self.last_tick.plus_millis(PULSE_MS / 2));
         let due = self.may_execute().then(|| self.next_execution()).flatten();
         let maps = self.may_execute().then(|| self.maps_timeout()).flatten();
-        round.into_iter().chain(pulse).chain(due).chain(maps).min()
+        let asking = self.may_execute().then(|| leader.asking.timeout());
+        let asking = asking.flatten().filter(|due| *due > self.last_tick);
+        let due = due.into_iter().chain(maps).chain(asking);
+        round.into_iter().chain(pulse).chain(due).min()
     }
 
     /// When a wait, a timer or an event is due. What was due at the last step and was not done

@@ -7,6 +7,7 @@ mod cluster;
 mod mutants;
 mod plugins;
 
+mod asking;
 mod bounds;
 mod groups;
 mod partitions;

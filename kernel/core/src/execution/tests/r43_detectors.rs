@@ -41,7 +41,7 @@ impl Question {
 }
 
 fn table<'a>(call: &'a PolicyCall, name: &str) -> &'a Table {
-    let mut tables = call.tables.iter();
+    let mut tables = call.tables.iter().flatten();
     tables.find(|table| table.name == name).expect("a table")
 }
 
@@ -478,13 +478,13 @@ pub(super) fn r43_a_detector_is_asked_about_its_own_and_heard_about_no_others() 
         let mut call = call.clone();
         let touches = [(own.session.0, 2), (other.session.0, 3)];
         let column = |pick: fn((u64, u64)) -> u64| Cells::U64s(touches.map(pick).to_vec());
-        call.tables = vec![
+        call.tables = Some(vec![
             Table::new("subjects", 2)
                 .with("key", column(|(key, _)| key))
                 .with("touch", column(|(_, touch)| touch))
                 .with("silent-ms", column(|_| 0))
                 .with("state", Cells::U32s(vec![0; 2])),
-        ];
+        ]);
         hold_all(&call)
     };
     watched.answer(&question, both(&question.call));

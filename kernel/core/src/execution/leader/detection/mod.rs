@@ -422,7 +422,7 @@ impl Execution {
             world: PolicyWorld::FailureDetector,
             digest: choice.digest,
             configuration: choice.configuration.into_bytes(),
-            tables,
+            tables: Some(tables),
         });
         self.asked.insert(id, asked);
     }

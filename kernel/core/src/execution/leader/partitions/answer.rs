@@ -15,6 +15,11 @@ use crate::mutation::{self, Mutation};
 use crate::policy::{Cells, Table};
 use crate::state::View;
 
+/// Scores that are told of a preview.
+const SCORES_MAX: usize = 32;
+/// Characters of a score's name.
+const SCORE_NAME_MAX: usize = 64;
+
 /// What a rebalancer's answer comes to.
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -412,5 +417,26 @@ pub(super) fn describe(
         "moves": moves,
         "cost": cost,
         "unplaced": unplaced.map_or(0, |table| table.rows),
+        "scores": scores(answer),
     })
+}
+
+/// What the policy optimises, before and after its plan; smaller is better.
+fn scores(answer: &[Table]) -> Vec<serde_json::Value> {
+    let Some(table) = answer.iter().find(|table| table.name == "scores") else {
+        return Vec::new();
+    };
+    let numbers = |column| match table.column(column) {
+        Some(Cells::F64s(numbers)) => numbers.as_slice(),
+        _ => &[],
+    };
+    let Some(Cells::Strings(names)) = table.column("name") else {
+        return Vec::new();
+    };
+    let rows = names.iter().zip(numbers("before")).zip(numbers("after"));
+    let score = |((name, before), after): ((&String, &f64), &f64)| {
+        let name: String = name.chars().take(SCORE_NAME_MAX).collect();
+        serde_json::json!({ "name": name, "before": before, "after": after })
+    };
+    rows.take(SCORES_MAX).map(score).collect()
 }

@@ -34,7 +34,7 @@ use folkmoot_proto::{LogTime, MapId, Now, Tick, Zxid};
 use self::loads::Loads;
 pub(in crate::execution) use self::operations::{execute, member_forgotten, member_joined};
 use self::plan::{Planner, Target};
-use self::preview::Preview;
+pub(super) use self::preview::Preview;
 use crate::execution::Execution;
 use crate::state::{AppliedTxn, Notice, View};
 
@@ -44,27 +44,11 @@ const STEPS_PER_TXN: usize = 512;
 const LOOK_MS: u64 = 50;
 
 /// What the leader keeps of the maps.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Maps {
     controllers: BTreeMap<MapId, Controller>,
     /// The map that had the last turn.
     last: MapId,
-    /// Waits for previews may not be asked for.
-    pub(super) previews_due: bool,
-    /// Previews that are being asked for.
-    previews: Vec<Preview>,
-}
-
-impl Default for Maps {
-    fn default() -> Self {
-        Self {
-            controllers: BTreeMap::new(),
-            last: MapId::ZERO,
-            // Those that were asked of a former leader.
-            previews_due: true,
-            previews: Vec::new(),
-        }
-    }
 }
 
 impl Maps {
@@ -163,7 +147,6 @@ impl Execution {
             return;
         }
         self.meet_maps();
-        self.answer_previews(now);
         for map in self.maps_in_turn() {
             if !self.may_execute() {
                 return;

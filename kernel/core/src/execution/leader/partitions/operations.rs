@@ -1,6 +1,5 @@
 //! What clients ask of a map.
 
-use folkmoot_proto::codec::Compact;
 use folkmoot_proto::effect::Effect;
 use folkmoot_proto::group::{check_name, live_path, members_path};
 use folkmoot_proto::limits::{
@@ -11,23 +10,21 @@ use folkmoot_proto::partition::{
     PartitionChange, PartitionId, PartitionKey, PartitionRecord, PartitionReport, PolicyChoice,
 };
 use folkmoot_proto::reply::{Outcome, Refusal};
-use folkmoot_proto::{MapId, RequestId, SessionId, Ticket, Zxid};
+use folkmoot_proto::{MapId, RequestId, SessionId, Zxid};
 
 use super::permits;
 use super::plan::put_map;
-use super::preview::PreviewMemo;
+use super::preview;
 use super::roster::{Facts, Roster};
 use super::run::Run;
+use crate::execution::leader::asking;
 use crate::execution::leader::components;
-use crate::execution::leader::draft::{Draft, KERNEL_MOUNT};
+use crate::execution::leader::draft::Draft;
 use crate::execution::leader::groups::make_group;
 use crate::execution::leader::operations::{check_count, check_limit};
 use crate::mutation::{self, Mutation};
 use crate::policy::PolicyWorld;
 use crate::state::View;
-
-/// How long a preview may wait for its policy, in milliseconds.
-const PREVIEW_MS: u64 = 15_000;
 
 /// Executes what a client asks of a group's map. After a refusal the caller rolls the draft back.
 pub(in crate::execution) fn execute(
@@ -71,7 +68,7 @@ pub(in crate::execution) fn execute(
         }
         MapOperation::Split { partition } => split(draft, (map, &record), partition)?,
         MapOperation::Plan { policy } => {
-            return preview(draft, (session, request), &record, policy);
+            return preview(draft, (session, request), (map, &record), policy);
         }
         MapOperation::Permit { members, ttl_ms } => {
             return permits::permit(draft, (map, &record), &members, ttl_ms);
@@ -410,25 +407,20 @@ fn split(
     })
 }
 
+/// What a policy would do, or the kernel itself where none is named and the map has none.
 fn preview(
     draft: &mut Draft,
-    (session, request): (SessionId, RequestId),
-    record: &MapRecord,
+    of: (SessionId, RequestId),
+    (map, record): (MapId, &MapRecord),
     policy: Option<PolicyChoice>,
 ) -> Result<Outcome, Refusal> {
     let Some(choice) = policy.or_else(|| record.config.policy.clone()) else {
-        return Err(bad("the map has no policy: name one".to_owned()));
+        let now = draft.stamp().log_time;
+        let plan = preview::of_the_kernel(draft.view(), (map, record), now);
+        return Ok(Outcome::Planned(plan));
     };
     check_policy(draft, &choice)?;
-    let memo = PreviewMemo {
-        group: record.group.clone(),
-        digest: choice.digest,
-        configuration: choice.configuration,
-    };
-    let deadline = draft.stamp().log_time.plus_millis(PREVIEW_MS);
-    let memo = memo.to_compact();
-    draft.begin_wait(session, request, KERNEL_MOUNT, Some(deadline), memo)?;
-    Ok(Outcome::Waiting(Ticket(draft.stamp().zxid.0)))
+    asking::begin_preview(draft, of, record.group.clone(), choice)
 }
 
 /// Takes what a member says of its partitions: what is not of the present move, token and

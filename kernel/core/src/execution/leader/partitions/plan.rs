@@ -28,7 +28,7 @@ use crate::state::View;
 /// together.
 const PAUSE_MS: u64 = 100;
 /// How long an answer is waited for, in milliseconds: a policy may take 2 s, and waits for its turn.
-pub(super) const ANSWER_MS: u64 = 10_000;
+const ANSWER_MS: u64 = 10_000;
 /// How long what has no owner waits for an answer, in milliseconds: then the kernel places it.
 const ORPHANS_MS: u64 = 3_000;
 /// Faults in a row after which a policy is not asked any more.
@@ -338,7 +338,7 @@ impl Execution {
             world: PolicyWorld::Rebalancer,
             digest: choice.digest,
             configuration: choice.configuration.clone().into_bytes(),
-            tables,
+            tables: Some(tables),
         })
     }
 
@@ -357,10 +357,7 @@ impl Execution {
             planner.answer = Some(answer);
             return;
         }
-        let mut previews = leader.maps.previews.iter_mut();
-        if let Some(preview) = previews.find(|of| of.id == id) {
-            preview.answer = Some(answer);
-        }
+        leader.asking.answered(id, answer);
     }
 
     fn take_answer(
@@ -518,7 +515,7 @@ impl Execution {
 
 /// What of a plan may begin: in a frozen map, what gives an owner to what has none. Once it is not
 /// frozen any more, there is another plan.
-fn held_back(record: &MapRecord, mut plan: Plan) -> Plan {
+pub(super) fn held_back(record: &MapRecord, mut plan: Plan) -> Plan {
     plan.retain(|it| !record.frozen || it.target.reason == MoveReason::Recovery);
     plan
 }

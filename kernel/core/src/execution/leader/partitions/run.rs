@@ -67,7 +67,7 @@ impl Execution {
     }
 
     /// The leader's active time.
-    pub(super) fn active(&mut self, now: Tick) -> Tick {
+    pub(in crate::execution::leader) fn active(&mut self, now: Tick) -> Tick {
         let leader = self.leader.as_mut();
         leader.map_or(Tick::ZERO, |leader| leader.active.look(now))
     }

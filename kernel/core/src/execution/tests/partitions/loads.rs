@@ -15,7 +15,7 @@ use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
 
 /// What a question shows of loads: of each partition how much and how old, if it has the columns.
 fn shown(call: &PolicyCall) -> Option<Vec<(f64, u64)>> {
-    let mut tables = call.tables.iter();
+    let mut tables = call.tables.iter().flatten();
     let table = tables
         .find(|table| table.name == "partitions")
         .expect("a table");

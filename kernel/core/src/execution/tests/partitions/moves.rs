@@ -612,8 +612,6 @@ fn what_is_asked_of_a_map_is_checked() {
     assert!(refused_as(&again, "map-exists"), "{again:?}");
     let lives = shards.ask(MapOperation::Remove);
     assert!(refused_as(&lives, "bad-map"), "its members live: {lives:?}");
-    let no_policy = shards.ask(MapOperation::Plan { policy: None });
-    assert!(refused_as(&no_policy, "bad-map"), "{no_policy:?}");
     for name in ["a", "b"] {
         shards.close(name);
     }

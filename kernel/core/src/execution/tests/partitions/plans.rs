@@ -29,7 +29,7 @@ pub(super) fn plans_for(mut shards: Shards, config: MapConfig, partitions: u32) 
 }
 
 fn column<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a Cells {
-    let mut tables = call.tables.iter();
+    let mut tables = call.tables.iter().flatten();
     let table = tables.find(|of| of.name == table).expect("a table");
     table.column(column).expect("a column")
 }
@@ -503,6 +503,39 @@ fn nothing_moves_when_nothing_changed_and_when_the_leader_changes() {
 }
 
 #[test]
+fn the_kernel_says_what_it_would_do_itself() {
+    let slow = MapConfig {
+        balance_per_minute: 0,
+        ..config()
+    };
+    let mut shards = Shards::new(slow, 4, 2);
+    shards.pass(500);
+    let plan = |shards: &mut Shards| match shards.ask(MapOperation::Plan { policy: None }) {
+        Ok(Outcome::Planned(text)) => {
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(plan(&mut shards)["moves"], serde_json::json!([]));
+    assert!(
+        shards
+            .group("a", GroupOperation::Drain { drain: true })
+            .is_ok()
+    );
+    shards.pass(500);
+    let before = shards.counts();
+    let planned = plan(&mut shards);
+    let moves = planned["moves"].as_array().expect("moves");
+    assert_eq!(moves.len(), 2, "{planned}");
+    for of in moves {
+        assert_eq!(of["from"], "a");
+        assert_eq!(of["to"], serde_json::json!(["b"]));
+        assert_eq!(of["reason"], "drain");
+    }
+    assert_eq!(shards.counts(), before);
+}
+
+#[test]
 fn a_preview_says_what_would_move_and_moves_nothing() {
     use folkmoot_proto::client::ServerFrame;
     let mut shards = Shards::new(config(), 4, 2);
@@ -521,7 +554,16 @@ fn a_preview_says_what_would_move_and_moves_nothing() {
     shards.questions();
     shards.elect(member(2));
     shards.pass(100);
-    assert_eq!(shards.answer_all(everything_to_the_first), 1);
+    let with_score = |call: &PolicyCall| {
+        let score = Table::new("scores", 1)
+            .with("name", Cells::Strings(vec!["spread".to_owned()]))
+            .with("before", Cells::F64s(vec![0.5]))
+            .with("after", Cells::F64s(vec![2.0]));
+        let mut tables = everything_to_the_first(call)?;
+        tables.push(score);
+        Ok(tables)
+    };
+    assert_eq!(shards.answer_all(with_score), 1);
     let frames = shards.cluster.frames(&shards.admin);
     let planned = frames.iter().find_map(|frame| match frame {
         ServerFrame::Completion {
@@ -538,6 +580,8 @@ fn a_preview_says_what_would_move_and_moves_nothing() {
         "{planned}"
     );
     assert_eq!(planned["cost"], 2);
+    let score = serde_json::json!([{ "name": "spread", "before": 0.5, "after": 2.0 }]);
+    assert_eq!(planned["scores"], score);
     assert_eq!(shards.counts(), before);
 }
 
