@@ -1,6 +1,6 @@
 //! `cluster status`.
 
-use folkmoot_client::{EndpointStatus, MemberStatus, cluster_status};
+use folkmoot_client::{DetectorStatus, EndpointStatus, MemberStatus, cluster_status};
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -79,6 +79,16 @@ fn document(endpoint: &EndpointStatus) -> Value {
     }
 }
 
+/// How a failure detector does.
+pub(crate) fn detector_document(status: &DetectorStatus) -> Value {
+    json!({
+        "group": status.group,
+        "answered_ms": status.answered_ms,
+        "faults": status.faults,
+        "problem": status.problem,
+    })
+}
+
 fn member_document(endpoint: &str, status: &MemberStatus) -> Value {
     let peers: Vec<_> = status
         .peers
@@ -91,6 +101,8 @@ fn member_document(endpoint: &str, status: &MemberStatus) -> Value {
             })
         })
         .collect();
+    let detectors = status.detectors.iter().map(detector_document);
+    let detectors: Vec<_> = detectors.collect();
     json!({
         "endpoint": endpoint,
         "cluster": status.cluster,
@@ -108,6 +120,7 @@ fn member_document(endpoint: &str, status: &MemberStatus) -> Value {
         "watches": status.watches,
         "voters": status.voters,
         "peers": peers,
+        "detectors": detectors,
         "version": status.version,
     })
 }

@@ -4,16 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use folkmoot_client::{DetectorInfo, Digest, PolicyChoice, Session};
+use folkmoot_client::{
+    DetectorInfo, DetectorStatus, Digest, PolicyChoice, Session, cluster_status,
+};
 use folkmoot_detection_trials::report::{Detectors, Outcome};
 use folkmoot_detection_trials::suspicion::Point;
 use folkmoot_detection_trials::worlds::Set;
 use folkmoot_detection_trials::{Quality, plot, recorded, report};
 use serde_json::{Value, json};
 
+use crate::args::Global;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::plugin;
+use crate::{cluster, connect};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Detector {
@@ -43,7 +47,7 @@ pub(crate) enum Detector {
         #[arg(long)]
         default: bool,
     },
-    /// Show which failure detectors are chosen.
+    /// Show which failure detectors are chosen, and whether they answer.
     Show,
 }
 
@@ -86,6 +90,7 @@ enum Traces {
 /// The commands that ask something of a cluster.
 pub(crate) async fn operate(
     session: &Session,
+    global: &Global,
     command: Detector,
     out: Output,
 ) -> Result<(), Failure> {
@@ -125,21 +130,55 @@ pub(crate) async fn operate(
                 let plugin = plugins.iter().find(|plugin| plugin.digest == digest);
                 plugin.map_or_else(String::new, |plugin| plugin.name.clone())
             };
+            let standings = standings(global).await?;
+            let standing = |of: &DetectorInfo| {
+                let mut standings = standings.iter();
+                standings.find(|standing| standing.group == of.group)
+            };
             let row = |of: &DetectorInfo| {
                 vec![
                     name(&of.group).to_owned(),
                     component(of.digest),
+                    standing(of).map_or_else(|| "no leader says".to_owned(), does),
                     of.digest.to_string(),
                     of.configuration.clone(),
                 ]
             };
+            let document = |of: &DetectorInfo| {
+                let mut document = json!(of);
+                if let (Some(fields), Some(Value::Object(standing))) = (
+                    document.as_object_mut(),
+                    standing(of).map(cluster::detector_document),
+                ) {
+                    fields.extend(standing);
+                }
+                document
+            };
             let rows: Vec<_> = detectors.iter().map(row).collect();
-            let documents: Vec<_> = detectors.iter().map(|of| json!(of)).collect();
-            let headings = ["GROUP", "COMPONENT", "DIGEST", "CONFIGURATION"];
+            let documents: Vec<_> = detectors.iter().map(document).collect();
+            let headings = ["GROUP", "COMPONENT", "ANSWERS", "DIGEST", "CONFIGURATION"];
             out.table(&headings, &rows, &documents)
         }
         // It needs no cluster.
         Detector::Simulate(_) => Ok(()),
+    }
+}
+
+/// What the leader says of the detectors that are chosen; nothing where none is to be asked.
+async fn standings(global: &Global) -> Result<Vec<DetectorStatus>, Failure> {
+    let endpoints = cluster_status(connect::config(global)?).await?;
+    let mut answered = endpoints.into_iter().filter_map(|of| of.status.ok());
+    let leader = answered.find(|status| status.role == "leader");
+    Ok(leader.map_or_else(Vec::new, |leader| leader.detectors))
+}
+
+/// Whether a detector answers, for people.
+fn does(standing: &DetectorStatus) -> String {
+    match (standing.faults, standing.answered_ms) {
+        (0, Some(millis)) => format!("{}.{} s ago", millis / 1000, millis % 1000 / 100),
+        (0, None) => "was not asked yet".to_owned(),
+        (1, _) => format!("failed: {}", standing.problem),
+        (faults, _) => format!("failed {faults} times: {}", standing.problem),
     }
 }
 

@@ -97,6 +97,11 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Detector(detector::Detector::Simulate(arguments)) => {
             detector::simulate(&arguments, out)?;
         }
+        Command::Detector(command) => {
+            let body =
+                async |session: &_| detector::operate(session, &global, command, out).await;
+            with_session(&global, Interrupts::End, body).await?;
+        }
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,
         Command::Cluster(Cluster::Status) => cluster::status(&global, out).await?,
         Command::Lock(arguments) => {
@@ -155,12 +160,12 @@ async fn operate(
         Command::Mount(command) => plugin::mount(session, command, out).await,
         Command::Member(command) => member::operate(session, command, out).await,
         Command::Partition(command) => partition::operate(session, command, out).await,
-        Command::Detector(command) => detector::operate(session, command, out).await,
         Command::Init(_)
         | Command::Bench(_)
         | Command::Server { .. }
         | Command::Dev(_)
         | Command::Lock(_)
+        | Command::Detector(_)
         | Command::Cluster(_)
         | Command::CompileComponent { .. } => Ok(()),
     }

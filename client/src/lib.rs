@@ -62,8 +62,8 @@ pub use error::{
     Unanswered, WatchError, WriteError,
 };
 pub use folkmoot_proto::client::{
-    AttachRefused, Change, ChangeKind, Guard, MemberStatus, NodeKind, PeerStatus, ReadRefusal,
-    SnapshotNode, Stat, WatchEnd, WatchScope,
+    AttachRefused, Change, ChangeKind, DetectorStatus, Guard, MemberStatus, NodeKind, PeerStatus,
+    ReadRefusal, SnapshotNode, Stat, WatchEnd, WatchScope,
 };
 pub use folkmoot_proto::group::{MemberRecord, MemberSpec, MemberState};
 pub use folkmoot_proto::partition::{

@@ -105,8 +105,24 @@ pub struct MemberStatus {
     pub voters: Vec<MemberId>,
     /// For a leader: how far each member has the log, and milliseconds since it answered.
     pub peers: Vec<PeerStatus>,
+    /// For a leader: how the failure detectors do that are chosen.
+    pub detectors: Vec<DetectorStatus>,
     /// The server's version.
     pub version: String,
+}
+
+/// What a leader knows of a failure detector that is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct DetectorStatus {
+    /// The group that it serves; empty for the default.
+    pub group: String,
+    /// Milliseconds since it last answered in this term. It is asked while somebody is silent for a
+    /// quarter of the timeout.
+    pub answered_ms: Option<u64>,
+    /// Faults in a row. While there are any, timeouts are plain.
+    pub faults: u32,
+    /// The last of these faults; empty if there is none.
+    pub problem: String,
 }
 
 /// What a leader knows of another member.

@@ -37,9 +37,19 @@ pub fn live_path(group: &str) -> String {
 /// The group and the member of a live node's path.
 #[must_use]
 pub fn member_of_live_path(path: &str) -> Option<(&str, &str)> {
+    member_below(path, "live/")
+}
+
+/// The group and the member of the path of a member's record.
+#[must_use]
+pub fn member_of_record_path(path: &str) -> Option<(&str, &str)> {
+    member_below(path, "members/")
+}
+
+fn member_below<'a>(path: &'a str, kind: &str) -> Option<(&'a str, &'a str)> {
     let below = path.strip_prefix(GROUPS)?.strip_prefix('/')?;
     let (group, rest) = below.split_once('/')?;
-    let member = rest.strip_prefix("live/")?;
+    let member = rest.strip_prefix(kind)?;
     (!member.contains('/')).then_some((group, member))
 }
 

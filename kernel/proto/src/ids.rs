@@ -119,6 +119,12 @@ impl Tick {
 }
 
 impl LogTime {
+    /// Milliseconds since an earlier time; 0 if that is not earlier.
+    #[must_use]
+    pub const fn millis_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// The time `millis` milliseconds later.
     #[must_use]
     pub const fn plus_millis(self, millis: u64) -> Self {

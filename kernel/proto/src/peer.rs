@@ -276,6 +276,8 @@ pub enum ExecutionMessage {
         /// When they were heard of, on the sender's monotonic clock: the interval between two
         /// touches at one member is known to its microsecond, however long they were on their way.
         arrived: Tick,
+        /// The round trip between the sender and the client, in microseconds; 0 if it is not known.
+        rtt_micros: u32,
         /// The sessions and the epochs of their attachments.
         sessions: Vec<(SessionId, ConnEpoch)>,
     },
@@ -297,6 +299,16 @@ pub enum ExecutionMessage {
         group: String,
         /// As in [`crate::client::ClientFrame::Loads`].
         loads: Vec<PartitionLoad>,
+    },
+    /// To the leader: the stream ended on which a session was served here. It may be lost, and is not
+    /// answered.
+    StreamEnded {
+        /// The session.
+        session: SessionId,
+        /// The epoch of its attachment.
+        epoch: ConnEpoch,
+        /// Its client ended it.
+        by_client: bool,
     },
     /// From any member: its state's hash at a fixed position (rule R27).
     StateHash {

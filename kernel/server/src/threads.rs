@@ -98,6 +98,7 @@ pub(crate) fn start(parts: Parts) -> Result<Threads, StartError> {
         input,
         output,
         view: view.clone(),
+        log_pace: data.log.pace(),
         fatal: fatal.clone(),
     };
     let (merged, executing) = match parts.layout {

@@ -14,4 +14,4 @@ mod service;
 
 pub use checkpoint::FjallStore;
 pub use disk::{FileDisk, make_private_folder};
-pub use service::{LogCommand, LogDone, LogOpenError, LogService, LogStopped};
+pub use service::{LogCommand, LogDone, LogOpenError, LogPace, LogService, LogStopped};

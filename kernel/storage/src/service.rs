@@ -3,13 +3,16 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use folkmoot_core::checkpoint::{CheckpointError, CheckpointStore};
 use folkmoot_core::consensus::{LogRead, LogReadId, PersistId, RecoveredLog};
 use folkmoot_core::log::{
-    Disk as _, DiskError, Log, LogConfig, LogFailed, LogOrigin, LogReadError, LogRecord,
-    RecoverError, Recovered, SnapshotStep,
+    Disk as _, DiskError, DiskOpKind, Log, LogConfig, LogFailed, LogOrigin, LogReadError,
+    LogRecord, RecoverError, Recovered, SnapshotStep,
 };
 use folkmoot_proto::LogIndex;
 
@@ -117,6 +120,7 @@ pub enum LogStopped {
 pub struct LogService {
     log: Log,
     disk: FileDisk,
+    pace: Arc<LogPace>,
     /// Reads that were asked for.
     reads: VecDeque<Read>,
 }
@@ -127,6 +131,50 @@ struct Read {
     from: LogIndex,
     to: LogIndex,
     bytes_max: usize,
+}
+
+/// How fast a log's writes are, their sync included, as other threads see it.
+#[derive(Debug)]
+pub struct LogPace {
+    start: Instant,
+    /// When the write under way began, in microseconds since `start`, plus one; 0 if none is.
+    began: AtomicU64,
+    /// Microseconds that the last one took.
+    last: AtomicU64,
+}
+
+impl LogPace {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            began: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// Milliseconds that the last write took, or that the one under way takes already if that is longer.
+    #[must_use]
+    pub fn millis(&self) -> u64 {
+        let last = self.last.load(Ordering::Relaxed);
+        let under_way = match self.began.load(Ordering::Relaxed) {
+            0 => 0,
+            began => (self.elapsed() + 1).saturating_sub(began),
+        };
+        last.max(under_way) / 1000
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn time<T>(&self, write: impl FnOnce() -> T) -> T {
+        let began = self.elapsed();
+        self.began.store(began + 1, Ordering::Relaxed);
+        let done = write();
+        self.last.store(self.elapsed() - began, Ordering::Relaxed);
+        self.began.store(0, Ordering::Relaxed);
+        done
+    }
 }
 
 impl LogService {
@@ -211,7 +259,20 @@ impl LogService {
             SnapshotStep::Discard => store.discard_prepared()?,
         }
         let reads = VecDeque::new();
-        Ok((Self { log, disk, reads }, state))
+        let pace = Arc::new(LogPace::new());
+        let service = Self {
+            log,
+            disk,
+            pace,
+            reads,
+        };
+        Ok((service, state))
+    }
+
+    /// How fast its writes are, while it runs.
+    #[must_use]
+    pub fn pace(&self) -> Arc<LogPace> {
+        Arc::clone(&self.pace)
     }
 
     /// Serves `inbox` until its senders are gone, then writes what was asked for, and returns: the
@@ -260,7 +321,10 @@ impl LogService {
     fn turn(&mut self, done: &mut impl FnMut(LogDone)) -> Result<bool, LogStopped> {
         let mut worked = false;
         while let Some(op) = self.log.poll_op() {
-            self.disk.submit(op);
+            match op.kind {
+                DiskOpKind::Write { .. } => self.pace.time(|| self.disk.submit(op)),
+                _ => self.disk.submit(op),
+            }
             worked = true;
         }
         while let Some((id, result)) = self.disk.poll_done() {
@@ -325,6 +389,21 @@ mod tests {
 
     use super::*;
     use crate::FjallStore;
+
+    #[test]
+    fn the_pace_is_that_of_the_write_under_way_and_then_of_the_last_one() {
+        let pace = LogPace::new();
+        assert_eq!(pace.millis(), 0);
+        let under_way = pace.time(|| {
+            while pace.millis() < 2 {
+                std::thread::yield_now();
+            }
+            pace.millis()
+        });
+        assert!(pace.millis() >= under_way);
+        pace.time(|| ());
+        assert_eq!(pace.millis(), 0);
+    }
 
     /// A thread that turned round and round without it would neither write a segment nor end.
     #[test]

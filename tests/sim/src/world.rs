@@ -277,12 +277,16 @@ impl World {
                 stream,
                 frame,
             },
-            Up::StreamClosed(stream) => ClientEvent::StreamClosed { stream },
+            Up::StreamClosed(stream) => ClientEvent::StreamClosed {
+                stream,
+                by_client: true,
+            },
             Up::Drained(stream, bytes) => ClientEvent::Drained { stream, bytes },
             Up::Heartbeat(sequence, sessions) => ClientEvent::Heartbeat {
                 connection,
                 sequence,
                 arrived: self.members[place(member)].tick(self.ctx.now),
+                rtt_micros: 0,
                 sessions,
             },
         };

@@ -1,5 +1,7 @@
 //! What goes into the execution machine and comes out of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use folkmoot_proto::client::{ClientFrame, ControlReply, ServerFrame};
 use folkmoot_proto::entry::Entry;
@@ -70,6 +72,8 @@ pub enum ClientEvent {
     StreamClosed {
         /// The stream.
         stream: StreamId,
+        /// Its client ended it; else it was lost, or this member ended it.
+        by_client: bool,
     },
     /// Bytes of frames of a stream went out; the rest counts against a watcher's budget.
     Drained {
@@ -86,6 +90,8 @@ pub enum ClientEvent {
         sequence: u64,
         /// When it came to this member, on the clock of `Now::tick`.
         arrived: Tick,
+        /// The connection's round trip, in microseconds; 0 if it is not known.
+        rtt_micros: u32,
         /// The sessions and their epochs.
         sessions: Vec<(SessionId, ConnEpoch)>,
     },
@@ -268,4 +274,19 @@ pub struct ExecutionStatus {
     pub overlay_txns: u64,
     /// The next moment at which something is due.
     pub next_timeout: Option<Tick>,
+    /// For a leader: how the failure detectors do that are chosen, by group, as of their last look.
+    pub detectors: Arc<[DetectorStanding]>,
+}
+
+/// How a failure detector does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetectorStanding {
+    /// The group that it serves; empty for the default.
+    pub group: String,
+    /// When it last answered, in this term.
+    pub answered_at: Option<Tick>,
+    /// Faults in a row.
+    pub faults: u32,
+    /// The last of these.
+    pub problem: Option<Arc<str>>,
 }

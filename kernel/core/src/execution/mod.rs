@@ -24,7 +24,7 @@ use folkmoot_proto::client::{ClientFrame, ServerFrame};
 use folkmoot_proto::peer::{ExecutionMessage, ReadContext};
 use folkmoot_proto::{Digest, LogIndex, MemberId, Now, SessionId, Tick};
 
-use self::leader::{Asked, Leader};
+use self::leader::{Arrival, Asked, Leader};
 use self::member::{Hashes, Heartbeats, Listings, MapWatches, Reads, Streams};
 use self::request::{REQUEST_BYTES_MAX, request_bytes};
 use crate::plugin::{Discard, PluginRuntime};
@@ -32,8 +32,8 @@ use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId};
 use crate::state::{Speculative, State, View};
 
 pub use action::{
-    ClientEvent, ConnectionId, ConsensusEvent, ExecutionAction, ExecutionConfig, ExecutionStatus,
-    Progress, StreamId,
+    ClientEvent, ConnectionId, ConsensusEvent, DetectorStanding, ExecutionAction, ExecutionConfig,
+    ExecutionStatus, Progress, StreamId,
 };
 use watch::HeldTooMuch;
 pub use watch::Watches;
@@ -68,6 +68,8 @@ pub struct Execution {
     contexts: u64,
     /// Counts questions to policies.
     policy_calls: u64,
+    /// As [`Execution::observe_log_write`].
+    log_write_ms: u64,
     /// Questions to failure detectors that are under way.
     asked: BTreeMap<PolicyCallId, Asked>,
     /// When the member's own timers are looked at.
@@ -102,6 +104,7 @@ impl Execution {
             joined_bytes: 0,
             contexts: 0,
             policy_calls: 0,
+            log_write_ms: 0,
             asked: BTreeMap::new(),
             next_round: now.tick,
             last_tick: now.tick,
@@ -141,7 +144,7 @@ impl Execution {
                 stream,
                 frame,
             } => self.handle_frame(now, connection, stream, frame),
-            ClientEvent::StreamClosed { stream } => self.forget_stream(stream),
+            ClientEvent::StreamClosed { stream, by_client } => self.stream_ended(stream, by_client),
             ClientEvent::Drained { stream, bytes } => {
                 self.watches.drained(stream, bytes);
                 self.maps_drained(stream, bytes);
@@ -150,12 +153,18 @@ impl Execution {
                 connection,
                 sequence,
                 arrived,
+                rtt_micros,
                 sessions,
-            } => self.heartbeat(now, (connection, sequence), arrived, &sessions),
+            } => self.heartbeat(
+                now,
+                (connection, sequence),
+                (arrived, rtt_micros),
+                &sessions,
+            ),
             ClientEvent::ConnectionClosed { connection } => {
                 self.heartbeats.forget(connection);
                 for stream in self.streams.of_connection(connection) {
-                    self.forget_stream(stream);
+                    self.stream_ended(stream, false);
                 }
             }
         }
@@ -180,6 +189,12 @@ impl Execution {
             self.rewind_all(now);
             self.ask_again();
         }
+    }
+
+    /// How long the last write to this member's log took, its sync included, or the one under way takes
+    /// already, in milliseconds. Failure detectors see the leader's.
+    pub fn observe_log_write(&mut self, millis: u64) {
+        self.log_write_ms = millis;
     }
 
     /// Takes an event of this member's consensus machine; they come through one FIFO.
@@ -279,6 +294,7 @@ impl Execution {
             watches: u64::try_from(self.watches.len()).unwrap_or(u64::MAX),
             overlay_txns: u64::try_from(self.speculative().overlay_txns()).unwrap_or(u64::MAX),
             next_timeout: self.poll_timeout(),
+            detectors: self.detector_standings(),
         }
     }
 
@@ -368,8 +384,21 @@ impl Execution {
             ExecutionMessage::Touch {
                 sequence,
                 arrived,
+                rtt_micros,
                 sessions,
-            } => self.lead_touch(now.tick, (from, sequence), arrived, sessions),
+            } => {
+                let arrival = Arrival {
+                    member: from,
+                    at: arrived,
+                    rtt_micros,
+                };
+                self.lead_touch(now.tick, sequence, arrival, sessions);
+            }
+            ExecutionMessage::StreamEnded {
+                session,
+                epoch,
+                by_client,
+            } => self.lead_stream_ended(session, epoch, by_client),
             ExecutionMessage::OpenRefused { secret, reason } => {
                 self.open_refused(secret, &reason);
             }
@@ -417,6 +446,26 @@ impl Execution {
         } else {
             self.act(ExecutionAction::ToPeer { to, message });
         }
+    }
+
+    /// A client's stream ended, which the leader is told of where it served a session.
+    fn stream_ended(&mut self, stream: StreamId, by_client: bool) {
+        if let Some(attachment) = self.streams.served_by(stream)
+            && let Some(leader) = self.known_leader
+        {
+            let (session, epoch) = (attachment.session, attachment.epoch);
+            if leader == self.config.member {
+                self.lead_stream_ended(session, epoch, by_client);
+            } else {
+                let ended = ExecutionMessage::StreamEnded {
+                    session,
+                    epoch,
+                    by_client,
+                };
+                self.tell(leader, ended);
+            }
+        }
+        self.forget_stream(stream);
     }
 
     /// A stream ended: its session lives.

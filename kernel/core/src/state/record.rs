@@ -192,6 +192,7 @@ pub(super) fn decode_node<'a>(
 folkmoot_proto::compact_struct!(Session {
     id,
     secret,
+    opened,
     timeout_ms,
     epoch,
     member,

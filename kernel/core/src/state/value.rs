@@ -150,6 +150,8 @@ pub struct Session {
     pub id: SessionId,
     /// The hash of its secret.
     pub secret: SecretHash,
+    /// When.
+    pub opened: LogTime,
     /// Its negotiated timeout.
     pub timeout_ms: u32,
     /// Counts its attachments (rule R15).

@@ -20,6 +20,7 @@ use folkmoot_core::policy::{PolicyAnswer, PolicyCallId};
 use folkmoot_proto::ids::Now;
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{Digest, LogIndex, MemberId, Tick};
+use folkmoot_storage::LogPace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::RunError;
@@ -255,6 +256,7 @@ pub(crate) struct ExecutionThread {
     pub(crate) input: Receiver<Vec<ExecutionInput>>,
     pub(crate) output: mpsc::Sender<TurnOutput>,
     pub(crate) view: Arc<ExecutionView>,
+    pub(crate) log_pace: Arc<LogPace>,
     pub(crate) fatal: Fatal,
 }
 
@@ -299,6 +301,7 @@ impl ExecutionThread {
     fn turn(&mut self, inbox: &mut VecDeque<ExecutionInput>) -> Option<(TurnOutput, Progress)> {
         let now = clock::now();
         self.view.begin_turn(now.tick);
+        self.execution.observe_log_write(self.log_pace.millis());
         let mut actions = Vec::new();
         let turn = execution_turn(
             &mut self.execution,

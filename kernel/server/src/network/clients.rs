@@ -59,12 +59,13 @@ pub(crate) enum ClientsEvent {
         permit: Option<OwnedSemaphorePermit>,
     },
     /// The client ended a session's stream, or it was lost.
-    StreamClosed { stream: StreamId },
+    StreamClosed { stream: StreamId, by_client: bool },
     /// Sessions live.
     Heartbeat {
         connection: ConnectionId,
         sequence: u64,
         arrived: Tick,
+        rtt_micros: u32,
         sessions: Vec<(SessionId, ConnEpoch)>,
         permit: Option<OwnedSemaphorePermit>,
     },
@@ -73,8 +74,11 @@ pub(crate) enum ClientsEvent {
         connection: ConnectionId,
         turn: Option<OwnedSemaphorePermit>,
     },
-    /// A connection ended.
-    Closed { connection: ConnectionId },
+    /// A connection ended: its client closed it, or it was lost.
+    Closed {
+        connection: ConnectionId,
+        by_client: bool,
+    },
 }
 
 /// Who this member is, for its greeting.
@@ -197,7 +201,12 @@ async fn serve(connection: quinn::Connection, context: ClientsContext) {
         open_stream(&connection, id, streams, &budget, &context).await;
     }
     control.abort();
-    context.tell(ClientsEvent::Closed { connection: id }).await;
+    let by_client = is_closed_by_client(&connection);
+    let closed = ClientsEvent::Closed {
+        connection: id,
+        by_client,
+    };
+    context.tell(closed).await;
 }
 
 /// Takes the hello from the control stream, and answers it.
@@ -269,10 +278,12 @@ async fn read_control(
                     context.tell(event).await;
                 }
                 ControlRequest::Heartbeat { sequence, sessions } => {
+                    let rtt_micros = connection.rtt().as_micros();
                     let event = ClientsEvent::Heartbeat {
                         connection: id,
                         sequence,
                         arrived: clock::now().tick,
+                        rtt_micros: u32::try_from(rtt_micros).unwrap_or(u32::MAX),
                         sessions,
                         permit: context.queue.admit(1, bytes).await,
                     };
@@ -328,7 +339,7 @@ async fn read_session(
     mut reader: FrameReader,
     context: ClientsContext,
 ) {
-    loop {
+    let by_client = loop {
         match reader.read::<ClientFrame>().await {
             Ok(Some((frames, bytes))) => {
                 let permit = context.queue.admit(frames.len(), bytes).await;
@@ -341,15 +352,22 @@ async fn read_session(
                     })
                     .await;
             }
-            Ok(None) => break,
+            Ok(None) => break true,
             Err(error) if error.is_senders_fault() => {
                 close(&connection, Close::from(error));
-                break;
+                break true;
             }
-            Err(_) => break,
+            Err(_) => break is_closed_by_client(&connection),
         }
-    }
-    context.tell(ClientsEvent::StreamClosed { stream }).await;
+    };
+    let closed = ClientsEvent::StreamClosed { stream, by_client };
+    context.tell(closed).await;
+}
+
+/// Whether a connection is over because its client said so, and was not lost.
+fn is_closed_by_client(connection: &quinn::Connection) -> bool {
+    let reason = connection.close_reason();
+    matches!(reason, Some(quinn::ConnectionError::ApplicationClosed(_)))
 }
 
 /// The connections and streams that are open, as the loop knows them.
@@ -444,16 +462,18 @@ impl Clients {
                 frames,
                 permit,
             } => self.frames(connection, stream, frames, permit, inputs),
-            ClientsEvent::StreamClosed { stream } => {
+            ClientsEvent::StreamClosed { stream, by_client } => {
                 if let Some(closed) = self.streams.remove(&stream) {
                     closed.outgoing.finish();
-                    inputs.push(ExecutionInput::client(ClientEvent::StreamClosed { stream }));
+                    let event = ClientEvent::StreamClosed { stream, by_client };
+                    inputs.push(ExecutionInput::client(event));
                 }
             }
             ClientsEvent::Heartbeat {
                 connection,
                 sequence,
                 arrived,
+                rtt_micros,
                 sessions,
                 permit,
             } => {
@@ -461,6 +481,7 @@ impl Clients {
                     connection,
                     sequence,
                     arrived,
+                    rtt_micros,
                     sessions,
                 };
                 inputs.push(ExecutionInput::Client(event, permit));
@@ -469,7 +490,10 @@ impl Clients {
                 self.send_on_control(connection, &ControlReply::Status(Box::new(status())));
                 drop(turn);
             }
-            ClientsEvent::Closed { connection } => self.closed(connection, inputs),
+            ClientsEvent::Closed {
+                connection,
+                by_client,
+            } => self.closed(connection, by_client, inputs),
         }
     }
 
@@ -498,13 +522,19 @@ impl Clients {
         }
     }
 
-    fn closed(&mut self, connection: ConnectionId, inputs: &mut Vec<ExecutionInput>) {
+    fn closed(
+        &mut self,
+        connection: ConnectionId,
+        by_client: bool,
+        inputs: &mut Vec<ExecutionInput>,
+    ) {
         self.connections.remove(&connection);
         self.streams.retain(|&stream, session| {
             let lost = session.connection == connection;
             if lost {
                 session.cut();
-                inputs.push(ExecutionInput::client(ClientEvent::StreamClosed { stream }));
+                let event = ClientEvent::StreamClosed { stream, by_client };
+                inputs.push(ExecutionInput::client(event));
             }
             !lost
         });
@@ -549,7 +579,10 @@ impl Clients {
                 "a client does not read its replies: its stream is closed"
             );
             session.cut();
-            inputs.push(ExecutionInput::client(ClientEvent::StreamClosed { stream }));
+            inputs.push(ExecutionInput::client(ClientEvent::StreamClosed {
+                stream,
+                by_client: false,
+            }));
         } else if output.close {
             session.end();
         } else {

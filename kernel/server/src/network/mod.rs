@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use folkmoot_core::consensus::{Consensus, ConsensusStatus, Role};
 use folkmoot_core::execution::Execution;
-use folkmoot_proto::client::{MemberStatus, PeerStatus};
+use folkmoot_proto::client::{DetectorStatus, MemberStatus, PeerStatus};
 use folkmoot_proto::peer::PeerMessage;
 use folkmoot_proto::{LogIndex, MemberId, Tick};
 use tokio::sync::{mpsc, oneshot};
@@ -310,6 +310,7 @@ impl NetworkThread {
     fn member_status(&self) -> MemberStatus {
         let consensus = self.consensus.status();
         let execution = self.view.status();
+        let now = clock::now().tick;
         MemberStatus {
             cluster: self.own.cluster,
             member: self.own.member,
@@ -332,6 +333,16 @@ impl NetworkThread {
                     member: peer.member,
                     match_index: peer.match_index,
                     last_contact_ms: peer.last_contact_ms,
+                })
+                .collect(),
+            detectors: execution
+                .detectors
+                .iter()
+                .map(|detector| DetectorStatus {
+                    group: detector.group.clone(),
+                    answered_ms: detector.answered_at.map(|at| now.millis_since(at)),
+                    faults: detector.faults,
+                    problem: detector.problem.as_deref().unwrap_or_default().to_owned(),
                 })
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -398,6 +398,7 @@ impl Leader {
             connection: ConnectionId(client.stream.0),
             sequence,
             arrived: self.now.tick,
+            rtt_micros: 0,
             sessions: vec![(client.session, client.epoch)],
         };
         self.execution.handle_client(self.now, event);

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::effect::WaitEndCause;
 use folkmoot_proto::reply::Refusal;
-use folkmoot_proto::{ConnEpoch, LogTime, MemberId, Now, SessionId, Tick};
+use folkmoot_proto::{ConnEpoch, LogTime, Now, SessionId, Tick};
 
 use super::sessions::end_session;
-use super::touches::Touch;
+use super::touches::{Arrival, Touch};
 use crate::detection::{BRAKE_TIMEOUTS, CEILING_TIMEOUTS};
 use crate::execution::Execution;
 use crate::mutation::{self, Mutation};
@@ -118,8 +118,8 @@ impl Execution {
     pub(in crate::execution) fn lead_touch(
         &mut self,
         now: Tick,
-        (from, sequence): (MemberId, u64),
-        arrived: Tick,
+        sequence: u64,
+        arrival: Arrival,
         sessions: Vec<(SessionId, ConnEpoch)>,
     ) {
         let Some(leader) = &mut self.leader else {
@@ -127,9 +127,8 @@ impl Execution {
         };
         let at = leader.active.look(now);
         let touch = Touch {
-            from,
+            arrival,
             sequence,
-            arrived,
             sessions,
             at,
         };
@@ -137,6 +136,25 @@ impl Execution {
             return self.accept_touch(touch);
         }
         leader.touches.receive(touch);
+    }
+
+    /// The stream ended on which a member served a session, in the attachment of this epoch.
+    pub(in crate::execution) fn lead_stream_ended(
+        &mut self,
+        session: SessionId,
+        epoch: ConnEpoch,
+        by_client: bool,
+    ) {
+        let Some(speculative) = &self.speculative else {
+            return;
+        };
+        let attached = speculative.session(session).map(|of| of.epoch);
+        if attached != Some(epoch) {
+            return;
+        }
+        if let Some(leader) = &mut self.leader {
+            leader.detection.stream_ended(session, by_client);
+        }
     }
 
     /// A quorum has confirmed this leader since it got the touch: the deadlines of its sessions
@@ -153,12 +171,12 @@ impl Execution {
             let timeout_ms = session.timeout_ms;
             if let Some(leader) = &mut self.leader {
                 leader.deadlines.arm(id, touch.at, timeout_ms);
-                let (from, at) = ((touch.from, touch.arrived), touch.at);
-                leader.detection.touched(id, from, at, timeout_ms);
+                let detection = &mut leader.detection;
+                detection.touched(id, touch.arrival, touch.at, timeout_ms);
             }
             accepted.push(id);
         }
-        self.tell_touched(touch.from, touch.sequence, accepted);
+        self.tell_touched(touch.arrival.member, touch.sequence, accepted);
     }
 
     /// Expires sessions that were not heard of.

@@ -34,6 +34,7 @@ use self::detection::Detection;
 use self::expiry::Deadlines;
 use self::health::MountHealth;
 use self::partitions::Maps;
+pub(in crate::execution) use self::touches::Arrival;
 use self::touches::Touches;
 use super::clock::{ActiveClock, LogClock};
 

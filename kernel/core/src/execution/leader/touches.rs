@@ -8,15 +8,24 @@ use folkmoot_proto::{ConnEpoch, MemberId, SessionId, Tick};
 /// Touches that may wait for a round; a client whose heartbeat is turned away sends another.
 const WAITING_MAX: usize = 16 * 1024;
 
+/// How a member heard of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::execution) struct Arrival {
+    /// The member.
+    pub(in crate::execution) member: MemberId,
+    /// When, on the member's clock.
+    pub(in crate::execution) at: Tick,
+    /// The round trip between it and its client, in microseconds; 0 if it is not known.
+    pub(in crate::execution) rtt_micros: u32,
+}
+
 /// Clients that one member has heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Touch {
-    /// The member.
-    pub(super) from: MemberId,
-    /// Its name for the touch.
+    /// Where and when.
+    pub(super) arrival: Arrival,
+    /// That member's name for the touch.
     pub(super) sequence: u64,
-    /// When they were heard of, on the member's clock.
-    pub(super) arrived: Tick,
     /// The sessions and the epochs of their attachments.
     pub(super) sessions: Vec<(SessionId, ConnEpoch)>,
     /// The leader's active time when it got the touch: what a session's deadline counts from.
@@ -138,9 +147,12 @@ mod tests {
 
     fn touch(sequence: u64) -> Touch {
         Touch {
-            from: MemberId(2),
+            arrival: Arrival {
+                member: MemberId(2),
+                at: Tick(sequence),
+                rtt_micros: 0,
+            },
             sequence,
-            arrived: Tick(sequence),
             sessions: vec![(SessionId(sequence), ConnEpoch(1))],
             at: Tick(sequence),
         }

@@ -8,6 +8,7 @@ use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::{ConnEpoch, Now, SessionId, Tick, Zxid};
 
 use super::streams::{Phase, Stream};
+use crate::execution::leader::Arrival;
 use crate::execution::{ConnectionId, Execution, ExecutionAction};
 
 /// Heartbeats that wait to be acknowledged; the oldest is forgotten beyond that, as if it was lost.
@@ -48,7 +49,7 @@ impl Execution {
         &mut self,
         now: Now,
         (connection, sequence): (ConnectionId, u64),
-        arrived: Tick,
+        (arrived, rtt_micros): (Tick, u32),
         sessions: &[(SessionId, ConnEpoch)],
     ) {
         let Some(leader) = self.known_leader else {
@@ -70,11 +71,17 @@ impl Execution {
         let sessions: Vec<_> = served.collect();
         let sequence = self.heartbeats.push(connection, sequence);
         if leader == self.config.member {
-            self.lead_touch(now.tick, (leader, sequence), arrived, sessions);
+            let arrival = Arrival {
+                member: leader,
+                at: arrived,
+                rtt_micros,
+            };
+            self.lead_touch(now.tick, sequence, arrival, sessions);
         } else {
             let touch = ExecutionMessage::Touch {
                 sequence,
                 arrived,
+                rtt_micros,
                 sessions,
             };
             self.tell(leader, touch);

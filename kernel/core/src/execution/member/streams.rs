@@ -212,6 +212,16 @@ impl Streams {
         }
     }
 
+    /// The attachment of the session that a stream serves.
+    pub(in crate::execution) fn served_by(&self, id: StreamId) -> Option<Attachment> {
+        match self.streams.get(&id)?.phase {
+            Phase::Attached(attachment) if self.serving(attachment.session) == Some(id) => {
+                Some(attachment)
+            }
+            _ => None,
+        }
+    }
+
     /// The attachment of a session that is served here, to be changed.
     pub(in crate::execution) fn attachment_mut(
         &mut self,

@@ -11,6 +11,9 @@ use folkmoot_proto::{
 use super::cluster::Cluster;
 use crate::execution::{ClientEvent, ConnectionId, StreamId};
 
+/// The round trip of all connections.
+pub(super) const RTT_MICROS: u32 = 1_500;
+
 /// A client of one session at one member.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -37,7 +40,10 @@ impl Cluster {
     /// A client closes a stream.
     pub(super) fn close_by_client(&mut self, at: MemberId, stream: StreamId) {
         let now = self.now();
-        let event = ClientEvent::StreamClosed { stream };
+        let event = ClientEvent::StreamClosed {
+            stream,
+            by_client: true,
+        };
         self.member(at).execution.handle_client(now, event);
     }
 
@@ -218,6 +224,7 @@ impl Cluster {
             connection: ConnectionId(client.stream.0),
             sequence,
             arrived,
+            rtt_micros: RTT_MICROS,
             sessions: vec![(client.session, client.epoch)],
         };
         self.member(client.member)

@@ -751,3 +751,136 @@ pub(super) fn a_component_that_detects_is_not_removed() {
     let removed = watched.cluster.call(&mut watched.admin, remove());
     assert_eq!(removed, Ok(Outcome::ComponentRemoved));
 }
+
+/// A cell of a subject's row.
+fn cell(call: &PolicyCall, of: &Client, column: &str) -> f64 {
+    let subjects = table(call, "subjects");
+    let mut keys = u64s(subjects, "key").iter();
+    let row = keys.position(|key| *key == of.session.0);
+    let row = row.expect("a row of its own");
+    match subjects.column(column) {
+        Some(Cells::U32s(cells)) => f64::from(cells[row]),
+        Some(Cells::U64s(cells)) => cells[row] as f64,
+        Some(Cells::F64s(cells)) => cells[row],
+        other => panic!("{column}: {other:?}"),
+    }
+}
+
+#[test]
+fn detectors_see_the_way_to_a_client_and_how_old_it_is() {
+    let mut watched = Watched::new();
+    let client = watched.open(4_000);
+    watched.beat(&client);
+    let question = watched.next_question();
+    let call = question.call.clone();
+    watched.answer(&question, say_nothing(&call));
+    assert_eq!(cell(&call, &client, "rtt-ms"), 1.5);
+    assert_eq!(cell(&call, &client, "connection"), 1.0);
+    let young = cell(&call, &client, "age-ms");
+    assert!((1_000.0..2_000.0).contains(&young), "{young}");
+    // The stream of an attachment that is no more says nothing.
+    let former = client.clone();
+    let client = watched.cluster.resume(&client, member(3));
+    watched.beat(&client);
+    watched
+        .cluster
+        .close_by_client(former.member, former.stream);
+    watched.cluster.run();
+    let question = watched.next_question();
+    watched.answer(&question, say_nothing(&question.call));
+    assert_eq!(cell(&question.call, &client, "connection"), 1.0);
+    watched.beat(&client);
+    watched
+        .cluster
+        .close_by_client(client.member, client.stream);
+    watched.cluster.run();
+    let question = watched.next_question();
+    watched.answer(&question, say_nothing(&question.call));
+    assert_eq!(cell(&question.call, &client, "connection"), 3.0);
+    assert!(cell(&question.call, &client, "age-ms") > young);
+    // A new leader knows when it was opened, and nothing of the way to it.
+    watched.cluster.elect(member(2));
+    watched.cluster.run();
+    let question = watched.next_question();
+    assert_eq!(cell(&question.call, &client, "connection"), 0.0);
+    assert!(cell(&question.call, &client, "age-ms") > young);
+}
+
+#[test]
+fn detectors_see_a_pause_that_was_announced_and_what_is_left_of_it() {
+    let mut watched = Watched::new();
+    let mut client = watched.join("g", "a", 4_000);
+    watched.beat(&client);
+    let question = watched.next_question();
+    assert_eq!(cell(&question.call, &client, "declared-pause-ms"), 0.0);
+    watched.answer(&question, say_nothing(&question.call));
+    let announce = Operation::Group {
+        group: "g".to_owned(),
+        member: "a".to_owned(),
+        operation: GroupOperation::Report {
+            healthy: true,
+            restart_delay_ms: Some(10_000),
+        },
+    };
+    let announced = watched.cluster.call(&mut client, announce);
+    assert_eq!(announced, Ok(Outcome::GroupChanged));
+    watched.beat(&client);
+    let question = watched.next_question();
+    let (pause, silent) = (
+        cell(&question.call, &client, "declared-pause-ms"),
+        cell(&question.call, &client, "silent-ms"),
+    );
+    assert_eq!(pause, 10_000.0 - silent);
+}
+
+#[test]
+fn detectors_see_how_slow_the_leaders_log_is() {
+    let mut watched = Watched::new();
+    let _client = watched.open(4_000);
+    watched
+        .cluster
+        .member(member(1))
+        .execution
+        .observe_log_write(77);
+    let call = watched.next_question().call;
+    assert_eq!(u64s(table(&call, "observer"), "fsync-ms"), [77]);
+}
+
+#[test]
+fn operators_see_whether_a_detector_answers() {
+    let mut watched = Watched::new();
+    let client = watched.open(4_000);
+    watched.beat(&client);
+    let standing = |watched: &mut Watched| {
+        watched.cluster.pass_ms(200);
+        let status = watched.cluster.member(member(1)).execution.status();
+        assert_eq!(status.detectors.len(), 1);
+        status.detectors[0].clone()
+    };
+    let unasked = standing(&mut watched);
+    assert_eq!((unasked.group.as_str(), unasked.answered_at), ("", None));
+    let question = watched.next_question();
+    let answered_at = watched.cluster.now().tick;
+    watched.answer(&question, say_nothing(&question.call));
+    assert_eq!(standing(&mut watched).answered_at, Some(answered_at));
+    for faults in 1..=2 {
+        let question = watched.next_question();
+        let fault = PolicyFailure::Fault {
+            kind: "trap".to_owned(),
+            message: format!("the {faults}. time"),
+        };
+        let text = fault.to_string();
+        watched.answer(&question, Err(fault));
+        let failing = standing(&mut watched);
+        assert_eq!(failing.answered_at, Some(answered_at));
+        assert_eq!(failing.faults, faults);
+        assert_eq!(failing.problem.as_deref(), Some(text.as_str()));
+    }
+    let question = watched.next_question();
+    watched.answer(&question, say_nothing(&question.call));
+    let well = standing(&mut watched);
+    assert!(well.answered_at > Some(answered_at));
+    assert_eq!((well.faults, well.problem), (0, None));
+    let others = watched.cluster.member(member(2)).execution.status();
+    assert!(others.detectors.is_empty(), "it does not lead");
+}

@@ -26,6 +26,7 @@ pub(super) fn open<S: Store>(
     let session = Session {
         id,
         secret,
+        opened: stamp.log_time,
         timeout_ms,
         epoch: ConnEpoch(1),
         member,

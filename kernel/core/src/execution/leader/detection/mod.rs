@@ -14,16 +14,17 @@ mod suspects;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use folkmoot_proto::partition::PolicyChoice;
-use folkmoot_proto::{MemberId, Now, SessionId, Term, Tick, Zxid};
+use folkmoot_proto::{LogTime, Now, SessionId, Term, Tick, Zxid};
 
 pub(super) use self::choices::{choose, user_of};
 use self::subjects::{Said, Subject, Subjects};
 use self::tables::{Observer, Row, State, Verdict};
-use super::Leader;
+use super::{Arrival, Leader};
 use crate::detection::{Brake, LOOK_MS};
-use crate::execution::Execution;
+use crate::execution::{DetectorStanding, Execution};
 use crate::mutation::{self, Mutation};
 use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld, Table};
 use crate::state::{AppliedTxn, Notice, View};
@@ -68,6 +69,7 @@ pub(super) struct Detection {
     /// When sessions expired of late, on the active clock, and of which zone.
     gone: VecDeque<(Tick, String)>,
     brake: Brake,
+    standings: Arc<[DetectorStanding]>,
 }
 
 /// A detector that is chosen.
@@ -76,6 +78,10 @@ struct Detector {
     choice: PolicyChoice,
     /// When the question of its last answer was put.
     answered: Option<Tick>,
+    /// When it last gave an answer, whatever came after.
+    heard_at: Option<Tick>,
+    /// What the last of its faults in a row was.
+    problem: Option<Arc<str>>,
     /// It is not asked before.
     ask_after: Tick,
     /// It is asked then, whoever is silent.
@@ -107,12 +113,17 @@ impl Detection {
     pub(super) fn touched(
         &mut self,
         session: SessionId,
-        arrived: (MemberId, Tick),
+        arrival: Arrival,
         heard_at: Tick,
         timeout_ms: u32,
     ) {
         let subjects = &mut self.subjects;
-        subjects.touched(session, arrived, heard_at, timeout_ms);
+        subjects.touched(session, arrival, heard_at, timeout_ms);
+    }
+
+    /// The stream of a session's attachment ended.
+    pub(super) fn stream_ended(&mut self, session: SessionId, by_client: bool) {
+        self.subjects.stream_ended(session, by_client);
     }
 
     pub(super) fn brake(&mut self) -> &mut Brake {
@@ -128,7 +139,7 @@ impl Detection {
     pub(super) fn applied(&mut self, view: &impl View, txns: &[AppliedTxn]) {
         for txn in txns {
             for change in &txn.changes {
-                self.subjects.live_node_changed(view, &change.path);
+                self.subjects.node_changed(view, &change.path);
             }
             for notice in &txn.notices {
                 if let Notice::SessionClosed { session, .. } = *notice {
@@ -203,6 +214,8 @@ impl Detection {
                 let detector = Detector {
                     choice,
                     answered: None,
+                    heard_at: None,
+                    problem: None,
                     ask_after: Tick::ZERO,
                     look_at: None,
                     faults: 0,
@@ -211,6 +224,19 @@ impl Detection {
             }
         }
         self.by_group = chosen.into_iter().collect();
+    }
+
+    fn update_standings(&mut self) {
+        let standing = |(group, zxid): (&String, &Zxid)| {
+            let detector = self.detectors.get(zxid)?;
+            Some(DetectorStanding {
+                group: group.clone(),
+                answered_at: detector.heard_at,
+                faults: detector.faults,
+                problem: detector.problem.clone(),
+            })
+        };
+        self.standings = self.by_group.iter().filter_map(standing).collect();
     }
 
     /// Whom each of these detectors judges, of those that have reason to: one that they judge is
@@ -250,11 +276,13 @@ impl Detection {
         detector: Zxid,
         (now, active): (Tick, Tick),
     ) -> Row<'a> {
-        let arrived = subject.arrived.map(|(member, _)| member);
-        let member = arrived.or_else(|| view.session(session).map(|of| of.member));
+        let arrived = subject.arrived.map(|arrival| arrival.member);
+        let record = view.session(session);
+        let member = arrived.or_else(|| record.map(|of| of.member));
         Row {
             session,
             subject,
+            opened: record.map_or(LogTime::ZERO, |of| of.opened),
             state: self.state_of(subject, detector, now, active),
             member: member.map_or(0, |member| member.0),
         }
@@ -272,6 +300,7 @@ impl Detection {
     /// Takes in what a detector said of the sessions that are pending in no touch.
     fn take(
         &mut self,
+        now: Tick,
         asked: &Asked,
         verdicts: Vec<Verdict>,
         is_pending: impl Fn(SessionId) -> bool,
@@ -300,7 +329,9 @@ impl Detection {
         }
         if let Some(detector) = self.detectors.get_mut(&asked.detector) {
             detector.answered = Some(asked.at);
+            detector.heard_at = Some(now);
             detector.faults = 0;
+            detector.problem = None;
             let look_at = |millis: u64| asked.at.plus_millis(millis.max(LOOK_MS));
             detector.look_at = look_ms.map(look_at);
         }
@@ -317,6 +348,7 @@ impl Detection {
             PolicyFailure::Rejected { .. } | PolicyFailure::Fault { .. } => {
                 let doubled = FAULT_MS_MIN << detector.faults.min(16);
                 detector.faults = detector.faults.saturating_add(1);
+                detector.problem = Some(failure.to_string().into());
                 doubled.min(FAULT_MS_MAX)
             }
         };
@@ -362,6 +394,7 @@ impl Execution {
         let pause_ms = LOOK_MS.max(u64::try_from(more_ms).unwrap_or(u64::MAX));
         detection.next_look = now.tick.plus_millis(pause_ms);
         detection.adopt(view);
+        detection.update_standings();
         if detection.detectors.is_empty() && detection.none_told {
             return;
         }
@@ -370,6 +403,14 @@ impl Execution {
             .read_places(view, now.tick, PLACES_PER_LOOK);
         self.ask_detectors(now);
         self.tell_suspects(now, all_read);
+    }
+
+    /// How the detectors do that are chosen, as of the last look; of a leader's alone.
+    pub(in crate::execution) fn detector_standings(&self) -> Arc<[DetectorStanding]> {
+        let leader = self.leader.as_ref();
+        leader.map_or_else(Arc::default, |leader| {
+            Arc::clone(&leader.detection.standings)
+        })
     }
 
     fn leader_and_view(&mut self) -> Option<(&mut Leader, &impl View)> {
@@ -382,11 +423,12 @@ impl Execution {
         self.asked
             .retain(|_, asked| now.tick < asked.at.plus_millis(ANSWER_MS));
         let busy: BTreeSet<Zxid> = self.asked.values().map(|asked| asked.detector).collect();
+        let (log_time, log_write_ms) = (self.txn_log_time(now), self.log_write_ms);
         let Some((leader, view)) = self.leader_and_view() else {
             return;
         };
         let (term, active) = (leader.term, leader.active.look(now.tick));
-        let observer = observer(leader, active);
+        let observer = observer(leader, active, log_write_ms);
         leader.detection.forget_gone(active);
         let detection = &leader.detection;
         let gone = detection.gone_by_zone();
@@ -397,7 +439,10 @@ impl Execution {
         for (zxid, sessions) in detection.judged(&free, now.tick, active) {
             let row = |of| detection.row(view, of, zxid, (now.tick, active));
             let rows: Vec<Row<'_>> = sessions.into_iter().map(row).collect();
-            questions.push((zxid, tables::input(&rows, active, &gone, observer)));
+            questions.push((
+                zxid,
+                tables::input(&rows, (active, log_time), &gone, observer),
+            ));
         }
         for (zxid, tables) in questions {
             let asked = Asked {
@@ -455,7 +500,9 @@ impl Execution {
             Ok(verdicts) if is_fresh(asked.at, now.tick) => {
                 let touches = &leader.touches;
                 let is_pending = |session| touches.is_pending(session);
-                leader.detection.take(&asked, verdicts, is_pending);
+                leader
+                    .detection
+                    .take(now.tick, &asked, verdicts, is_pending);
             }
             Ok(_) => {}
             Err(message) => {
@@ -471,13 +518,14 @@ impl Execution {
 }
 
 /// The health of the leader itself.
-fn observer(leader: &Leader, active: Tick) -> Observer {
+fn observer(leader: &Leader, active: Tick, log_write_ms: u64) -> Observer {
     let health = leader.active.health();
     Observer {
         since_elected: active.0 / 1000,
         lag: health.lag_ms(active),
         stall: health.stall_ms(),
         since_stall: health.since_stall_ms(active),
+        fsync: log_write_ms,
         backlog: u64::try_from(leader.queue.len()).unwrap_or(u64::MAX),
     }
 }

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use folkmoot_proto::group::{MemberRecord, MemberSpec, member_of_live_path, members_path};
-use folkmoot_proto::{MemberId, SessionId, Tick, Zxid};
+use folkmoot_proto::group::{
+    MemberRecord, MemberSpec, member_of_live_path, member_of_record_path, members_path,
+};
+use folkmoot_proto::{SessionId, Tick, Zxid};
 
 use crate::detection::{CEILING_TIMEOUTS, History};
+use crate::execution::leader::Arrival;
 use crate::mutation::{self, Mutation};
 use crate::state::View;
 
@@ -32,8 +35,10 @@ pub(super) struct Subject {
     pub(super) heard_at: Tick,
     /// Its negotiated timeout.
     pub(super) timeout_ms: u32,
-    /// The member that heard of it last, and when, on that member's clock.
-    pub(super) arrived: Option<(MemberId, Tick)>,
+    /// How a member heard of it last.
+    pub(super) arrived: Option<Arrival>,
+    /// The way to its client.
+    pub(super) connection: Connection,
     /// How its touches arrive.
     pub(super) history: History,
     /// Where it belongs; none where that is to be read.
@@ -42,6 +47,19 @@ pub(super) struct Subject {
     pub(super) said: Vec<Said>,
     /// What became of that.
     pub(super) doubt: Doubt,
+}
+
+/// What the leader knows of the way to a session's client, as in `subjects.connection`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connection {
+    /// Nothing was heard of it in this term.
+    Unknown = 0,
+    /// It was heard of on it.
+    Open = 1,
+    /// It was lost, or its member ended it.
+    Lost = 2,
+    /// The client ended it.
+    Closed = 3,
 }
 
 /// Where a session belongs.
@@ -53,6 +71,8 @@ pub(super) struct Place {
     pub(super) zone: String,
     /// What kind of client it is: the fact `class` of its member's meta, or its group. May be empty.
     pub(super) class: String,
+    /// How long its members have announced that they will be away for, in milliseconds.
+    pub(super) pause_ms: u64,
 }
 
 /// A session's membership of one group.
@@ -112,6 +132,7 @@ impl Subjects {
             heard_at,
             timeout_ms,
             arrived: None,
+            connection: Connection::Unknown,
             history: History::default(),
             place: None,
             said: Vec::new(),
@@ -130,21 +151,32 @@ impl Subjects {
     pub(super) fn touched(
         &mut self,
         session: SessionId,
-        arrived: (MemberId, Tick),
+        arrival: Arrival,
         heard_at: Tick,
         timeout_ms: u32,
     ) {
         let subject = self.heard(session, heard_at, timeout_ms);
-        let before = subject.arrived.replace(arrived);
+        subject.connection = Connection::Open;
+        let before = subject.arrived.replace(arrival);
         // A clock that is behind is another one: the member's machine was started anew.
-        if let Some((member, since)) = before
-            && member == arrived.0
-            && arrived.1 > since
+        if let Some(before) = before
+            && before.member == arrival.member
+            && arrival.at > before.at
         {
             // A longer one is none that a session lives through, and would hide all others.
             let longest_ms = CEILING_TIMEOUTS * u64::from(timeout_ms);
-            let interval_ms = arrived.1.millis_since(since).min(longest_ms);
+            let interval_ms = arrival.at.millis_since(before.at).min(longest_ms);
             subject.history.add(interval_ms as f64);
+        }
+    }
+
+    /// The stream of its attachment ended.
+    pub(super) fn stream_ended(&mut self, session: SessionId, by_client: bool) {
+        if let Some(subject) = self.get_mut(session) {
+            subject.connection = match by_client {
+                true => Connection::Closed,
+                false => Connection::Lost,
+            };
         }
     }
 
@@ -159,8 +191,17 @@ impl Subjects {
         }
     }
 
-    /// A member's live node is another one, or gone: where its session belongs is read anew.
-    pub(super) fn live_node_changed(&mut self, view: &impl View, path: &str) {
+    /// A member's live node is another one or gone, or its record says something else: where its
+    /// session belongs is read anew.
+    pub(super) fn node_changed(&mut self, view: &impl View, path: &str) {
+        if let Some((group, member)) = member_of_record_path(path) {
+            let session = self.by_live_path.get(&live_path_of(group, member));
+            let subject = session.and_then(|session| self.by_session.get_mut(session));
+            if let Some(place) = subject.and_then(|subject| subject.place.as_mut()) {
+                place.pause_ms = pause_ms(view, &place.memberships);
+            }
+            return;
+        }
         if member_of_live_path(path).is_none() {
             return;
         }
@@ -229,6 +270,20 @@ fn live_path_of(group: &str, member: &str) -> String {
     format!("{}/{member}", folkmoot_proto::group::live_path(group))
 }
 
+/// The longest that a member in one of these groups has announced to be away for.
+fn pause_ms(view: &impl View, memberships: &[Membership]) -> u64 {
+    let records = memberships
+        .iter()
+        .filter_map(|of| member_record(view, &of.group, &of.member));
+    let pauses = records.filter_map(|record| record.restart_delay_ms);
+    pauses.max().unwrap_or_default()
+}
+
+fn member_record(view: &impl View, group: &str, member: &str) -> Option<MemberRecord> {
+    let record = view.node(&format!("{}/{member}", members_path(group)))?;
+    serde_json::from_slice(record.data).ok()
+}
+
 fn read_place(view: &impl View, session: SessionId) -> Place {
     let mut place = Place::default();
     for path in view.ephemerals(session) {
@@ -245,19 +300,21 @@ fn read_place(view: &impl View, session: SessionId) -> Place {
                 .map_or(group, |class| class)
                 .clone_into(&mut place.class);
         }
-        let record = view.node(&format!("{}/{member}", members_path(group)));
-        let record = record.and_then(|node| serde_json::from_slice::<MemberRecord>(node.data).ok());
+        let record = member_record(view, group, member);
         place.memberships.push(Membership {
             group: group.to_owned(),
             member: member.to_owned(),
             suspect: record.is_some_and(|record| record.suspect),
         });
     }
+    place.pause_ms = pause_ms(view, &place.memberships);
     place
 }
 
 #[cfg(test)]
 mod tests {
+    use folkmoot_proto::MemberId;
+
     use super::*;
 
     const SESSION: SessionId = SessionId(1);
@@ -266,8 +323,12 @@ mod tests {
     fn intervals_are_those_of_the_member_that_was_touched() {
         let mut subjects = Subjects::default();
         let mut touch = |member, seconds: u64| {
-            let arrived = (MemberId(member), Tick(seconds * 1_000_000));
-            subjects.touched(SESSION, arrived, Tick(0), 10_000);
+            let arrival = Arrival {
+                member: MemberId(member),
+                at: Tick(seconds * 1_000_000),
+                rtt_micros: 0,
+            };
+            subjects.touched(SESSION, arrival, Tick(0), 10_000);
         };
         // The clock of the second member is far ahead, and then starts anew.
         let touches = [(1, 5), (1, 7), (2, 900), (2, 903), (2, 1), (2, 2), (2, 90)];

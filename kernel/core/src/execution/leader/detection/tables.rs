@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use folkmoot_proto::{SessionId, Tick};
+use folkmoot_proto::{LogTime, SessionId, Tick};
 
 use super::subjects::Subject;
 use crate::detection::CEILING_TIMEOUTS;
@@ -16,6 +16,8 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Row<'a> {
     pub(super) session: SessionId,
     pub(super) subject: &'a Subject,
+    /// When it was opened.
+    pub(super) opened: LogTime,
     /// As `subjects.state`.
     pub(super) state: State,
     /// The member that its client is connected to.
@@ -40,6 +42,7 @@ pub(super) struct Observer {
     pub(super) lag: u64,
     pub(super) stall: u64,
     pub(super) since_stall: u64,
+    pub(super) fsync: u64,
     pub(super) backlog: u64,
 }
 
@@ -54,11 +57,11 @@ pub(super) struct Verdict {
     pub(super) why: String,
 }
 
-/// The tables that a detector gets at `active` on the leader's active clock, `gone` being how many
+/// The tables that a detector gets at `now` on the leader's active clock and on the log's, `gone` being how many
 /// expired of late in each zone.
 pub(super) fn input(
     rows: &[Row<'_>],
-    active: Tick,
+    now: (Tick, LogTime),
     gone: &BTreeMap<&str, u32>,
     observer: Observer,
 ) -> Vec<Table> {
@@ -75,7 +78,7 @@ pub(super) fn input(
         zone.row = number;
     }
     vec![
-        subject_table(rows, active, &zones),
+        subject_table(rows, now, &zones),
         sample_table(rows),
         zone_table(&zones),
         observer_table(observer),
@@ -102,7 +105,11 @@ impl Row<'_> {
     }
 }
 
-fn subject_table(rows: &[Row<'_>], active: Tick, zones: &BTreeMap<&str, Zone>) -> Table {
+fn subject_table(
+    rows: &[Row<'_>],
+    (active, now): (Tick, LogTime),
+    zones: &BTreeMap<&str, Zone>,
+) -> Table {
     let u32s = |cell: &dyn Fn(&Row<'_>) -> u32| Cells::U32s(rows.iter().map(cell).collect());
     let u64s = |cell: &dyn Fn(&Row<'_>) -> u64| Cells::U64s(rows.iter().map(cell).collect());
     let timeout_ms = |row: &Row<'_>| u64::from(row.subject.timeout_ms);
@@ -115,12 +122,23 @@ fn subject_table(rows: &[Row<'_>], active: Tick, zones: &BTreeMap<&str, Zone>) -
         "" => NONE,
         name => zones.get(name).map_or(NONE, |zone| zone.row),
     };
+    // It counts from its last touch: what was announced is how long it will be silent.
+    let pause_ms = |row: &Row<'_>| {
+        let place = row.subject.place.as_ref();
+        let announced = place.map_or(0, |place| place.pause_ms);
+        announced.saturating_sub(row.subject.silent_ms(active))
+    };
+    let rtt_ms = |row: &Row<'_>| {
+        let arrived = row.subject.arrived;
+        arrived.map_or(0.0, |arrival| f64::from(arrival.rtt_micros) / 1000.0)
+    };
     Table::new("subjects", rows.len())
         .with("key", u64s(&|row| row.session.0))
         .with("touch", u64s(&|row| row.subject.touch))
         .with("class", Cells::Strings(classes.collect()))
         .with("zone", u32s(&zone))
         .with("member", u64s(&|row| row.member))
+        .with("age-ms", u64s(&|row| now.millis_since(row.opened)))
         .with("silent-ms", u64s(&|row| row.subject.silent_ms(active)))
         .with("timeout-ms", u64s(&timeout_ms))
         .with(
@@ -144,6 +162,9 @@ fn subject_table(rows: &[Row<'_>], active: Tick, zones: &BTreeMap<&str, Zone>) -
             "arrivals-p99-ms",
             Cells::F64s(figures.iter().map(|of| of.p99_ms).collect()),
         )
+        .with("rtt-ms", Cells::F64s(rows.iter().map(rtt_ms).collect()))
+        .with("connection", u32s(&|row| row.subject.connection as u32))
+        .with("declared-pause-ms", u64s(&pause_ms))
 }
 
 fn sample_table(rows: &[Row<'_>]) -> Table {
@@ -176,6 +197,7 @@ fn observer_table(observer: Observer) -> Table {
         .with("lag-ms", one(observer.lag))
         .with("stall-ms", one(observer.stall))
         .with("since-stall-ms", one(observer.since_stall))
+        .with("fsync-ms", one(observer.fsync))
         .with("backlog", one(observer.backlog))
 }
 

@@ -27,7 +27,7 @@ mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot_proto::group::GROUPS;
+use folkmoot_proto::group::{member_of_live_path, member_of_record_path};
 use folkmoot_proto::partition::{MemberNo, PartitionId};
 use folkmoot_proto::{LogTime, MapId, Now, Tick, Zxid};
 
@@ -293,9 +293,5 @@ impl Execution {
 
 /// The group and the member of a node below `members` or `live` of a group.
 fn member_of_path(path: &str) -> Option<(&str, &str)> {
-    let below = path.strip_prefix(GROUPS)?.strip_prefix('/')?;
-    let (group, rest) = below.split_once('/')?;
-    let (kind, member) = rest.split_once('/')?;
-    let known = matches!(kind, "members" | "live") && !member.contains('/');
-    known.then_some((group, member))
+    member_of_live_path(path).or_else(|| member_of_record_path(path))
 }
