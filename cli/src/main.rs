@@ -98,8 +98,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
             detector::simulate(&arguments, out)?;
         }
         Command::Detector(command) => {
-            let body =
-                async |session: &_| detector::operate(session, &global, command, out).await;
+            let body = async |session: &_| detector::operate(session, &global, command, out).await;
             with_session(&global, Interrupts::End, body).await?;
         }
         Command::Bench(arguments) => bench::run(&global, &arguments, out).await?,

@@ -51,11 +51,21 @@ fn who_is_silent_is_suspect_long_before_its_session_ends() {
     std::fs::write(&configuration, "{\"suspect-after\": 0.3}").expect("a file");
     let configuration = configuration.to_string_lossy();
     let choice = ["detector", "use", "workers", "fixed-timeout", "--configure"];
+    // What it does not take is not chosen.
+    let nonsense = cluster.folder().join("nonsense.json");
+    std::fs::write(&nonsense, "{\"suspect-after\": \"late\"}").expect("a file");
+    let nonsense = nonsense.to_string_lossy();
+    cli.run(&[choice.as_slice(), &[&*nonsense]].concat())
+        .failed(1, "bad-configuration", "expected f64");
+    assert_eq!(cli.ask(&["detector", "show"]), serde_json::json!([]));
     cli.tell(&[choice.as_slice(), &[&*configuration]].concat());
     let _lives = member(&cli, "w1");
     let mut silent = member(&cli, "w2");
     silent.signal(Signal::STOP);
     wait_for_state(&cli, "w2", "suspect");
+    let shown = cli.ask(&["detector", "show"]);
+    assert_eq!(shown[0]["faults"], 0, "{shown}");
+    assert!(shown[0]["answered_ms"].is_u64(), "it has answered: {shown}");
     wait_for_state(&cli, "w1", "alive");
     silent.signal(Signal::CONT);
     wait_for_state(&cli, "w2", "alive");
