@@ -83,8 +83,8 @@ struct Known {
     heard_ms: u64,
     member: u64,
     history: History,
-    has_history: bool,
-    last_interval_ms: f64,
+    /// Where its last touch arrived, and when, on that member's own clock.
+    last: Option<(u64, u64)>,
     is_open: bool,
     is_suspected: bool,
     is_held: bool,
@@ -139,7 +139,7 @@ impl<'a> Leader<'a> {
         let active_ms = self.trace.leaders.active_ms(self.elected_ms);
         for known in &mut self.known {
             known.history = History::default();
-            known.has_history = false;
+            known.last = None;
             known.arrived_ms = active_ms;
             known.heard_ms = active_ms;
         }
@@ -160,7 +160,7 @@ impl<'a> Leader<'a> {
             while let Some(touch) = session.touches.get(known.next_touch)
                 && touch.known_ms <= at_ms
             {
-                known.take(touch, self.trace);
+                known.take(touch, session.timeout_ms, self.trace);
                 watcher.heard(known.index, at_ms);
             }
         }
@@ -180,9 +180,12 @@ impl<'a> Leader<'a> {
         let subjects = open().filter_map(|known| known.subject(trace, at_ms, active_ms));
         self.assessment.subjects.extend(subjects);
         self.assessment.samples.clear();
-        let samples = open().zip(0..).map(|(known, subject)| Sample {
-            subject,
-            interval_ms: known.last_interval_ms,
+        let samples = open().zip(0..).flat_map(|(known, subject)| {
+            let sample = move |interval_ms| Sample {
+                subject,
+                interval_ms,
+            };
+            known.history.last_ms().map(sample)
         });
         self.assessment.samples.extend(samples);
         let zones = trace.zones.iter().enumerate().map(|(zone, name)| {
@@ -256,8 +259,7 @@ impl Known {
             heard_ms: 0,
             member: 0,
             history: History::default(),
-            has_history: false,
-            last_interval_ms: 0.0,
+            last: None,
             is_open: false,
             is_suspected: false,
             is_held: false,
@@ -265,20 +267,25 @@ impl Known {
         }
     }
 
-    fn take(&mut self, touch: &Touch, trace: &Trace) {
+    /// Intervals are those of the member that was touched, as in the kernel: there is none between
+    /// touches of two members, and a leader that stood still makes none shorter.
+    fn take(&mut self, touch: &Touch, timeout_ms: u64, trace: &Trace) {
         let arrived_ms = trace.leaders.active_ms(touch.arrived_ms);
         if !self.is_open {
             self.is_open = true;
             self.opened_ms = touch.known_ms;
             self.history = History::default();
-            self.has_history = false;
-            self.last_interval_ms = 0.0;
+            self.last = None;
         }
-        if self.has_history {
-            self.last_interval_ms = arrived_ms.saturating_sub(self.arrived_ms) as f64;
-            self.history.add(self.last_interval_ms);
+        let before = self.last.replace((touch.member, touch.arrived_ms));
+        if let Some((member, since_ms)) = before
+            && member == touch.member
+            && touch.arrived_ms > since_ms
+        {
+            let interval_ms = touch.arrived_ms - since_ms;
+            self.history
+                .add(interval_ms.min(CEILING_TIMEOUTS * timeout_ms) as f64);
         }
-        self.has_history = true;
         self.next_touch += 1;
         self.touches += 1;
         self.arrived_ms = self.arrived_ms.max(arrived_ms);
@@ -359,4 +366,39 @@ fn lag_ms(trace: &Trace, at_ms: u64) -> u64 {
     let lags = trace.leaders.lags.iter();
     let recent = lags.filter(|(lag, _)| (lag.from_ms..lag.to_ms + LAG_WINDOW_MS).contains(&at_ms));
     recent.map(|(_, most_ms)| *most_ms).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::trace::{Leaders, Span};
+
+    #[test]
+    fn intervals_are_those_of_the_member_that_was_touched() {
+        let trace = Trace {
+            leaders: Leaders {
+                stalls: vec![Span {
+                    from_ms: 4_500,
+                    to_ms: 9_500,
+                }],
+                ..Leaders::default()
+            },
+            ..Trace::default()
+        };
+        let mut known = Known::new(0);
+        // The leader stands still while its fellow is touched, and is touched itself thereafter.
+        let touches = [(2_000, 1), (4_000, 1), (6_000, 1), (8_000, 1), (9_900, 0)];
+        for (arrived_ms, member) in touches {
+            let known_ms = arrived_ms.max(9_500);
+            let touch = Touch {
+                arrived_ms,
+                known_ms,
+                member,
+            };
+            known.take(&touch, 10_000, &trace);
+        }
+        let intervals: Vec<f64> = known.history.last_ms().collect();
+        assert_eq!(intervals, [2_000.0; 3]);
+    }
 }
