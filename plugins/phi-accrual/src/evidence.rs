@@ -44,6 +44,18 @@ pub fn silence_ms(subject: &Subject, observer: &Observer, interval_ms: f64) -> f
     (heard_ms - settling_ms).max(0.0)
 }
 
+/// What the kernel grants the subject by itself for the observer's sake, in milliseconds: deadlines
+/// leave out a stall and begin anew with a leader, and a leader that runs late expires late.
+#[must_use]
+pub fn granted_ms(subject: &Subject, observer: &Observer) -> f64 {
+    if observer.since_elected_ms <= subject.silent_ms {
+        return f64::INFINITY;
+    }
+    let has_stalled = observer.since_stall_ms <= subject.silent_ms;
+    let stall_ms = if has_stalled { observer.stall_ms } else { 0 };
+    stall_ms.saturating_add(observer.lag_ms) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +108,24 @@ mod tests {
         };
         assert_eq!(silence_ms(&silent(7_000), &elected, 2_000.0), 900.0);
         assert_eq!(silence_ms(&silent(6_999), &elected, 2_000.0), 6_899.0);
+    }
+
+    #[test]
+    fn the_kernel_grants_what_the_observer_took() {
+        let woke = |since_stall_ms| Observer {
+            stall_ms: 8_000,
+            since_stall_ms,
+            lag_ms: 100,
+            ..fit()
+        };
+        assert_eq!(granted_ms(&silent(2_500), &woke(2_500)), 8_100.0);
+        assert_eq!(granted_ms(&silent(2_500), &woke(2_501)), 100.0);
+        let elected = Observer {
+            since_elected_ms: 2_500,
+            ..fit()
+        };
+        assert_eq!(granted_ms(&silent(2_500), &elected), f64::INFINITY);
+        assert_eq!(granted_ms(&silent(2_499), &elected), 0.0);
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! at φ = 3 one silence in a thousand is a mistake. It differs where years of use showed the paper
 //! to be wrong:
 //!
+//! - Clients differ. What is compared with the threshold is not how seldom a silence is so long but
+//!   how few mistakes more patience [saves](Silence::suspicion), so that mistakes are made where
+//!   they buy the most time.//!
 //! - Real clients pause. A normal distribution calls a pause of a second impossible after a minute
 //!   of regular touches; here the [tail](silence) is a mixture with rare long pauses.
 //! - A young session has no history. Its [class](peers) has: figures are drawn towards those of the
@@ -33,7 +36,7 @@ const HOLD_MS: u64 = 500;
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct PhiAccrual {
-    /// The φ at which a session is suspected.
+    /// The suspicion at which a session is suspected: a φ, of the mistakes that patience saves.
     pub suspect_phi: f64,
     /// The φ below which a session whose timeout is over is held.
     pub expire_phi: f64,
@@ -54,11 +57,11 @@ impl Default for PhiAccrual {
     fn default() -> Self {
         Self {
             suspect_phi: 4.0,
-            expire_phi: 10.0,
+            expire_phi: 6.0,
             hold: 1.2,
             hold_together: 3.0,
             together: 0.25,
-            outage: 0.25,
+            outage: 0.2,
             class_weight: 3000.0,
         }
     }
@@ -108,10 +111,12 @@ folkmoot_sdk::export_failure_detector!(PhiAccrual);
 #[derive(Clone, Copy, Debug)]
 struct Lateness {
     phi: f64,
+    /// If it is late alone.
+    suspicion: f64,
     /// It is late, or came late a moment ago.
     is_late: bool,
-    /// The part of the silence that the observer may have caused.
-    missed_ms: f64,
+    /// What the kernel granted it already for the observer's sake.
+    granted_ms: f64,
 }
 
 impl PhiAccrual {
@@ -124,43 +129,44 @@ impl PhiAccrual {
     ) -> Lateness {
         let arrivals = classes.arrivals(subject, self.class_weight);
         let heard_ms = evidence::silence_ms(subject, observer, arrivals.mean_ms);
-        let silence = Silence::of(&arrivals);
+        let silence = Silence::of(&arrivals, subject.timeout_ms);
         let phi = silence.phi(heard_ms);
         let came_late =
             subject.silent_ms < peers::RETURN_MS && silence.phi(last_ms) >= peers::LATE_PHI;
         Lateness {
             phi,
+            suspicion: silence.suspicion(heard_ms),
             is_late: phi >= peers::LATE_PHI || came_late,
-            missed_ms: evidence::missed_ms(subject, observer),
+            granted_ms: evidence::granted_ms(subject, observer),
         }
     }
 
     fn judge(&self, subject: &Subject, lateness: Lateness, together: bool) -> Verdict {
-        let phi = match together {
-            true => lateness.phi.min(self.outage_phi(subject)),
-            false => lateness.phi,
+        let suspicion = match together {
+            true => lateness.suspicion.min(self.outage_phi(subject)),
+            false => lateness.suspicion,
         };
         let hold_ms = self.hold_ms(subject, lateness, together);
         let verdict = Verdict {
-            suspicion: phi,
+            suspicion,
             hold_ms,
             ..subject.verdict()
         };
-        if phi < self.suspect_phi {
+        if suspicion < self.suspect_phi {
             return verdict;
         }
         let silent_ms = subject.silent_ms;
-        let mut why = format!("silent for {silent_ms} ms, φ {phi:.1}");
+        let mut why = format!("silent for {silent_ms} ms, suspicion {suspicion:.1}");
         if together {
             why += ", together with others of its zone or member";
         }
         verdict.suspect(why)
     }
 
-    /// How unlikely an outage of this length is, once there is one.
+    /// How unlikely an outage of this length is, now that there is one.
     fn outage_phi(&self, subject: &Subject) -> f64 {
         let outage_ms = self.outage * subject.timeout_ms.max(1) as f64;
-        peers::LATE_PHI + subject.silent_ms as f64 / outage_ms * core::f64::consts::LOG10_E
+        subject.silent_ms as f64 / outage_ms * core::f64::consts::LOG10_E
     }
 
     /// For how long its expiry is put off from now on.
@@ -168,13 +174,13 @@ impl PhiAccrual {
         if subject.silent_ms.saturating_add(HOLD_MS) < subject.timeout_ms {
             return 0;
         }
-        let timeouts = match together {
-            true => self.hold_together,
-            false if lateness.phi < self.expire_phi => self.hold,
-            false => 1.0,
-        };
         let timeout_ms = subject.timeout_ms as f64;
-        let until_ms = (timeouts * timeout_ms).max(timeout_ms + lateness.missed_ms) as u64;
+        let until_ms = match together {
+            true => self.hold_together * timeout_ms,
+            false if lateness.phi < self.expire_phi => self.hold * timeout_ms - lateness.granted_ms,
+            false => 0.0,
+        };
+        let until_ms = until_ms as u64;
         let hold_ms = until_ms.saturating_sub(subject.silent_ms).min(HOLD_MS);
         hold_ms.max(subject.declared_pause_ms)
     }
@@ -205,7 +211,7 @@ fn schema() -> serde_json::Value {
     json!({
         "type": "object",
         "properties": {
-            "suspect-phi": number(of.suspect_phi, "the φ at which a session is suspected"),
+            "suspect-phi": number(of.suspect_phi, "the φ, of the mistakes that patience saves, at which a session is suspected"),
             "expire-phi": number(
                 of.expire_phi,
                 "the φ below which a session is held whose timeout is over",

@@ -29,15 +29,17 @@ impl<'a> Classes<'a> {
     /// The classes of the subjects.
     #[must_use]
     pub fn of(subjects: &'a [Subject]) -> Self {
-        let mut classes: BTreeMap<&str, Sums> = BTreeMap::new();
+        let mut classes: BTreeMap<&str, Class> = BTreeMap::new();
         for subject in subjects {
             let class = classes.entry(&subject.class).or_default();
-            class.add(&subject.arrivals);
+            class.add(subject);
         }
-        Self(classes)
+        let usual = |(name, class): (&'a str, Class)| (name, class.usual());
+        Self(classes.into_iter().map(usual).collect())
     }
 
-    /// The subject's figures, drawn to those of its class until it has intervals enough of its own.
+    /// The subject's figures, drawn to those of its class until it has intervals enough of its own;
+    /// `n` is of all that they rest on.
     #[must_use]
     pub fn arrivals(&self, subject: &Subject, class_weight: f64) -> Arrivals {
         let own = &subject.arrivals;
@@ -52,12 +54,50 @@ impl<'a> Classes<'a> {
         let mean_ms = blend(own.mean_ms, class.mean_ms, MEAN_WEIGHT);
         let above_ms = blend(own.p99_ms - own.mean_ms, class.above_ms, class_weight);
         Arrivals {
-            n: own.n,
+            n: class.n as u32,
             mean_ms,
             sd_ms: blend(own.sd_ms * own.sd_ms, class.variance, class_weight).sqrt(),
             p99_ms: mean_ms + above_ms,
         }
     }
+}
+
+/// The intervals of a class, all of them and by place.
+#[derive(Debug, Default)]
+struct Class {
+    all: Sums,
+    zones: BTreeMap<Option<u32>, Sums>,
+    members: BTreeMap<u64, Sums>,
+}
+
+impl Class {
+    fn add(&mut self, subject: &Subject) {
+        self.all.add(&subject.arrivals);
+        let zone = self.zones.entry(subject.zone).or_default();
+        zone.add(&subject.arrivals);
+        let member = self.members.entry(subject.member).or_default();
+        member.add(&subject.arrivals);
+    }
+
+    /// The sums, with the variance of the usual place: what only the clients of one zone or member
+    /// show is the doing of that.
+    fn usual(&self) -> Sums {
+        let variance =
+            usual_variance(self.zones.values()).min(usual_variance(self.members.values()));
+        Sums {
+            variance: self.all.n * variance,
+            ..self.all
+        }
+    }
+}
+
+/// The median of the places' variances, the lower of two.
+fn usual_variance<'a>(places: impl Iterator<Item = &'a Sums>) -> f64 {
+    let seen = places.filter(|sums| sums.n > 0.0);
+    let mut variances: Vec<f64> = seen.map(|sums| sums.variance / sums.n).collect();
+    variances.sort_by(f64::total_cmp);
+    let middle = variances.len().saturating_sub(1) / 2;
+    variances.get(middle).copied().unwrap_or(0.0)
 }
 
 /// Sums over the intervals of a class.
@@ -79,18 +119,16 @@ impl Sums {
     }
 
     /// Means over the intervals, and over what is assumed: that a client touches five times in its
-    /// timeout, as Folkmoot's do, may be late by a quarter of an interval, and once paused for half
-    /// of the timeout: pauses are rare, and that none was seen yet says little.
+    /// timeout, as Folkmoot's do, and may be late by a quarter of an interval.
     fn figures(&self, timeout_ms: u64) -> Self {
         let n = self.n + ASSUMED_WEIGHT;
         let interval_ms = timeout_ms as f64 / 5.0;
         let late_ms = interval_ms / 4.0;
-        let pause_ms = timeout_ms as f64 / 2.0;
         Self {
             n,
             mean_ms: (self.mean_ms + ASSUMED_WEIGHT * interval_ms) / n,
             above_ms: (self.above_ms + ASSUMED_WEIGHT * late_ms) / n,
-            variance: (self.variance + pause_ms * pause_ms) / n,
+            variance: self.variance / n,
         }
     }
 }
@@ -155,4 +193,54 @@ impl Company {
 fn count(count: &mut Count, is_late: bool) {
     count.all += 1;
     count.late += u32::from(is_late);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sessions of one class in nine places, with a deviation for each zone and member.
+    fn with(sd_ms: impl Fn(u32, u64) -> f64) -> Vec<Subject> {
+        let places = (0..3).flat_map(|zone| (0..3).map(move |member| (zone, member)));
+        let subject = |(zone, member)| Subject {
+            zone: Some(zone),
+            member,
+            class: "web".to_owned(),
+            timeout_ms: 10_000,
+            arrivals: Arrivals {
+                n: 500,
+                mean_ms: 2_000.0,
+                sd_ms: sd_ms(zone, member),
+                p99_ms: 2_010.0,
+            },
+            ..Subject::default()
+        };
+        places.map(subject).collect()
+    }
+
+    fn class_sd_ms(subjects: &[Subject]) -> f64 {
+        let newcomer = Subject {
+            class: "web".to_owned(),
+            timeout_ms: 10_000,
+            ..Subject::default()
+        };
+        let classes = Classes::of(subjects);
+        classes.arrivals(&newcomer, 3_000.0).sd_ms
+    }
+
+    #[test]
+    fn what_befell_one_zone_or_member_says_nothing_of_the_class() {
+        let calm = class_sd_ms(&with(|_, _| 10.0));
+        assert!((9.0..11.0).contains(&calm), "{calm}");
+        assert_eq!(
+            class_sd_ms(&with(|zone, _| [10.0, 400.0, 10.0][zone as usize])),
+            calm
+        );
+        assert_eq!(
+            class_sd_ms(&with(|_, member| [300.0, 10.0, 10.0][member as usize])),
+            calm
+        );
+        let pausing = class_sd_ms(&with(|_, _| 200.0));
+        assert!(pausing > 190.0, "{pausing}");
+    }
 }
