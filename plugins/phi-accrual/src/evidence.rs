@@ -35,8 +35,7 @@ pub fn silence_ms(subject: &Subject, observer: &Observer, interval_ms: f64) -> f
         return 0.0;
     }
     let heard_ms = subject.silent_ms as f64 - missed_ms(subject, observer);
-    let is_new = observer.since_elected_ms <= subject.silent_ms;
-    let settling_ms = if is_new {
+    let settling_ms = if is_unheard(subject, observer) {
         INTERVALS_AFTER_ELECTION * interval_ms
     } else {
         0.0
@@ -44,11 +43,17 @@ pub fn silence_ms(subject: &Subject, observer: &Observer, interval_ms: f64) -> f
     (heard_ms - settling_ms).max(0.0)
 }
 
+/// Whether a new leader has not heard of the subject yet.
+#[must_use]
+pub fn is_unheard(subject: &Subject, observer: &Observer) -> bool {
+    observer.since_elected_ms <= subject.silent_ms
+}
+
 /// What the kernel grants the subject by itself for the observer's sake, in milliseconds: deadlines
 /// leave out a stall and begin anew with a leader, and a leader that runs late expires late.
 #[must_use]
 pub fn granted_ms(subject: &Subject, observer: &Observer) -> f64 {
-    if observer.since_elected_ms <= subject.silent_ms {
+    if is_unheard(subject, observer) {
         return f64::INFINITY;
     }
     let has_stalled = observer.since_stall_ms <= subject.silent_ms;

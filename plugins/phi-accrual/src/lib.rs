@@ -305,6 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn those_who_are_left_of_a_member_that_fell_are_not_late_together() {
+        let mut assessment = silent_for(&[500; 20]);
+        for subject in assessment.subjects.iter_mut().take(4) {
+            (subject.member, subject.silent_ms) = (2, 15_000);
+        }
+        assert_eq!(of_first(&assessment).hold_ms, HOLD_MS);
+        assessment.observer.since_elected_ms = 15_000;
+        assert_eq!(of_first(&assessment).hold_ms, 0);
+    }
+
+    #[test]
     fn the_last_to_return_are_not_alone() {
         let mut assessment = silent_for(&[500; 20]);
         assessment.subjects[0].silent_ms = 20_000;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use folkmoot_sdk::detector::{Arrivals, Assessment, Subject};
 
+use crate::evidence;
+
 /// A session of this φ is late: one in a hundred is at any time.
 pub const LATE_PHI: f64 = 2.0;
 /// A session that came late counts as late for so long, in milliseconds: those that an outage hid
@@ -169,7 +171,10 @@ impl Company {
             if let Some(zone) = subject.zone {
                 count(zones.entry(zone).or_default(), is_late);
             }
-            count(members.entry(subject.member).or_default(), is_late);
+            // Of a member that fell with its leadership only those are left who did not go elsewhere.
+            if !evidence::is_unheard(subject, &assessment.observer) {
+                count(members.entry(subject.member).or_default(), is_late);
+            }
         }
         Self {
             zones,
