@@ -8,7 +8,7 @@
 //!
 //! - Clients differ. What is compared with the threshold is not how seldom a silence is so long but
 //!   how few mistakes more patience [saves](Silence::suspicion), so that mistakes are made where
-//!   they buy the most time.//!
+//!   they buy the most time.
 //! - Real clients pause. A normal distribution calls a pause of a second impossible after a minute
 //!   of regular touches; here the [tail](silence) is a mixture with rare long pauses.
 //! - A young session has no history. Its [class](peers) has: figures are drawn towards those of the
@@ -302,6 +302,22 @@ mod tests {
         assert_eq!(verdict.hold_ms, HOLD_MS);
         assert!(verdict.why.contains("together"), "{verdict:?}");
         assert_eq!(of_first(&silent_for(&[30_000; 20])).hold_ms, 0);
+    }
+
+    #[test]
+    fn of_two_that_have_just_joined_the_silent_one_is_suspected_before_its_session_ends() {
+        let mut assessment = silent_for(&[9_500, 500]);
+        for subject in &mut assessment.subjects {
+            subject.arrivals = Arrivals {
+                n: 2,
+                mean_ms: 2_000.0,
+                sd_ms: 5.0,
+                p99_ms: 2_010.0,
+            };
+        }
+        assert!(of_first(&assessment).suspect);
+        assessment.subjects[0].silent_ms = 7_000;
+        assert!(!of_first(&assessment).suspect);
     }
 
     #[test]

@@ -23,6 +23,9 @@ const SPREAD_MIN_MS: f64 = 5.0;
 const PAUSE_SPREADS: f64 = 2.0;
 /// What an outage that nobody has seen adds on average, in timeouts.
 const UNSEEN_TIMEOUTS: f64 = 0.5;
+/// Such an outage is taken to be at most one in so many intervals: a new cluster of two clients would
+/// suspect nobody for an hour.
+const UNSEEN_MIN: f64 = 1_000.0;
 /// φ where the probability is too small for a number.
 const PHI_MAX: f64 = 300.0;
 
@@ -51,7 +54,7 @@ impl Silence {
             mean_ms: arrivals.mean_ms,
             spread_ms,
             pause_ms,
-            unseen: 1.0 / f64::from(arrivals.n.max(1)),
+            unseen: 1.0 / f64::from(arrivals.n).max(UNSEEN_MIN),
             unseen_ms: UNSEEN_TIMEOUTS * timeout_ms.max(1) as f64,
         }
     }
@@ -145,8 +148,8 @@ mod tests {
     #[test]
     fn the_longer_none_was_seen_the_less_likely_is_an_outage() {
         let of_n = |n| Silence::of(&Arrivals { n, ..regular() }, 10_000).phi(4_000.0);
-        assert!(of_n(10) < 1.5, "{}", of_n(10));
-        assert!((1.5..3.0).contains(&of_n(500)), "{}", of_n(500));
+        assert!((3.0..3.5).contains(&of_n(10)), "{}", of_n(10));
+        assert!(of_n(5_000) > of_n(10), "{}", of_n(5_000));
         assert!(of_n(50_000) > 4.0, "{}", of_n(50_000));
     }
 
