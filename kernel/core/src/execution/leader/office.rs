@@ -7,6 +7,7 @@ use folkmoot_proto::{
 };
 
 use super::Leader;
+use super::asking::Asking;
 use super::partitions::Maps;
 use crate::execution::clock::{LogClock, PULSE_MS};
 use crate::execution::{Execution, ExecutionAction, Progress};
@@ -205,6 +206,8 @@ impl Execution {
         leader.detection.overlay_dropped();
         // What its controllers took up was in the overlay: they look at everything anew.
         leader.maps = Maps::default();
+        // And tickets of what was asked may be those of other requests.
+        leader.asking = Asking::default();
         leader.told_gap.clear();
         self.drop_overlay();
         self.go_on(self.last_tick, applied);

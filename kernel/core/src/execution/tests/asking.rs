@@ -7,7 +7,7 @@ use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{Digest, MemberId};
 
 use super::clients::Client;
-use super::cluster::{Cluster, member};
+use super::cluster::{Cluster, Proposals, member};
 use crate::execution::ExecutionAction;
 use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
 
@@ -31,12 +31,8 @@ impl Operator {
     }
 
     fn try_policy(&mut self, digest: Digest, configuration: &str) -> Reply {
-        let choice = PolicyChoice {
-            digest,
-            configuration: configuration.to_owned(),
-        };
         self.cluster
-            .call(&mut self.client, Operation::TryPolicy { choice })
+            .call(&mut self.client, try_policy(digest, configuration))
     }
 
     /// Has the policy asked, which waits.
@@ -73,12 +69,23 @@ impl Operator {
 
     /// What came of the request that waits.
     fn completed(&mut self) -> Option<Reply> {
-        let frames = self.cluster.frames(&self.client);
-        frames.into_iter().find_map(|frame| match frame {
-            ServerFrame::Completion { reply, .. } => Some(reply),
-            _ => None,
-        })
+        completion(self.cluster.frames(&self.client))
     }
+}
+
+fn try_policy(digest: Digest, configuration: &str) -> Operation {
+    let choice = PolicyChoice {
+        digest,
+        configuration: configuration.to_owned(),
+    };
+    Operation::TryPolicy { choice }
+}
+
+fn completion(frames: Vec<ServerFrame>) -> Option<Reply> {
+    frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::Completion { reply, .. } => Some(reply),
+        _ => None,
+    })
 }
 
 #[test]
@@ -201,4 +208,34 @@ fn a_request_that_was_cancelled_asks_nobody() {
     assert_eq!(operator.completed(), Some(Err(Refusal::WaitCancelled)));
     operator.cluster.pass_ms(60_000);
     assert!(operator.questions().is_empty());
+}
+
+/// The ticket of what was dropped is another request's then.
+#[test]
+fn what_was_asked_for_a_dropped_overlay_answers_nobody_else() {
+    let mut operator = Operator::new();
+    let digest = operator.digest;
+    let cluster = &mut operator.cluster;
+    let mut other = cluster.open_for(member(1), 300_000);
+    cluster.proposals = Proposals::Hold;
+    cluster.send(&mut operator.client, try_policy(digest, "first"));
+    cluster.run();
+    let (at, id, _) = operator.questions().pop().expect("a question");
+    operator.cluster.proposals = Proposals::Commit;
+    operator.cluster.refuse_one();
+    operator
+        .cluster
+        .send(&mut other, try_policy(digest, "second"));
+    operator.cluster.run();
+    let rejected = PolicyFailure::Rejected {
+        code: "bad-configuration".to_owned(),
+        message: "of the first".to_owned(),
+    };
+    operator.answer(at, id, Err(rejected));
+    let frames = operator.cluster.frames(&other);
+    assert_eq!(completion(frames), None, "it was not about this one");
+    let call = operator.answer_one(Ok(Vec::new()));
+    assert_eq!(call.configuration, b"second");
+    let frames = operator.cluster.frames(&other);
+    assert_eq!(completion(frames), Some(Ok(Outcome::PolicyTook)));
 }

@@ -26,6 +26,10 @@ use crate::mutation::{self, Mutation};
 use crate::policy::PolicyWorld;
 use crate::state::View;
 
+/// Partitions of a map of which the kernel's own plan is shown: it is made at once, while other
+/// requests wait.
+const OWN_PLAN_PARTITIONS_MAX: usize = 16 * 1024;
+
 /// Executes what a client asks of a group's map. After a refusal the caller rolls the draft back.
 pub(in crate::execution) fn execute(
     draft: &mut Draft,
@@ -415,6 +419,8 @@ fn preview(
     policy: Option<PolicyChoice>,
 ) -> Result<Outcome, Refusal> {
     let Some(choice) = policy.or_else(|| record.config.policy.clone()) else {
+        let what = "partitions of a map without a policy whose plan is shown";
+        check_count(what, record.partitions as usize, OWN_PLAN_PARTITIONS_MAX)?;
         let now = draft.stamp().log_time;
         let plan = preview::of_the_kernel(draft.view(), (map, record), now);
         return Ok(Outcome::Planned(plan));
