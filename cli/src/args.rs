@@ -462,6 +462,10 @@ pub(crate) struct Join {
     /// A fact to look for it by. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = fact)]
     pub(crate) meta: Vec<(String, String)>,
+    /// Seconds that the member's work waits for it once COMMAND has ended, so that a restart moves
+    /// nothing: it is announced then. Without it, as the group has it. At most a day.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) restart_delay: Option<f64>,
     /// Seconds that COMMAND has between SIGTERM and SIGKILL.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
     pub(crate) grace: f64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use folkmoot_client::{
-    Group, GroupView, MemberInfo, MemberSpec, MemberState, PartitionMap, Refusal, Session,
+    Group, GroupView, Member, MemberInfo, MemberSpec, MemberState, PartitionMap, Refusal, Session,
     Standing, WriteError,
 };
 use serde_json::{Value, json};
@@ -43,6 +43,9 @@ pub(crate) async fn join(session: &Session, arguments: args::Join) -> Result<u8,
         .await?
     {
         command.reap_group();
+        if let Some(delay) = arguments.restart_delay {
+            announce(&member, Duration::from_secs_f64(delay)).await;
+        }
         return Ok(exit_code(status));
     }
     note("the lease of the session is over: the command is being stopped");
@@ -50,6 +53,13 @@ pub(crate) async fn join(session: &Session, arguments: args::Join) -> Result<u8,
     command.stop(std::future::pending(), grace).await;
     let text = "the session was lost, and the command was stopped";
     Err(Failure::new(NO_LOCK, "session-lost", text))
+}
+
+/// The command has ended whatever comes of it, so that its exit code is told.
+async fn announce(member: &Member, delay: Duration) {
+    if let Err(error) = member.announce_restart(delay).await {
+        note(format!("the restart is not announced: {error}"));
+    }
 }
 
 async fn lease_over(session: &Session) {

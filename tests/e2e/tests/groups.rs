@@ -131,3 +131,28 @@ fn what_a_member_says_of_itself_is_checked() {
         .failed(1, "bad-member", "is no group");
     assert_eq!(cli.children("/folkmoot/groups"), Vec::<String>::new());
 }
+
+/// A restart is announced when the command has ended, and not before: a worker that is killed is
+/// waited for no longer than others.
+#[test]
+fn a_restart_is_announced_when_the_command_ends() {
+    let cluster = Cluster::start(1);
+    let cli = cluster.cli();
+    let mut join = vec!["member", "join", "workers", "--id", "w1"];
+    join.extend([
+        "--restart-delay",
+        "3600",
+        "--",
+        "sh",
+        "-c",
+        "echo joined; exec sleep 1000",
+    ]);
+    let mut worker = cli.start(&join);
+    worker.line("a member that has joined", |line| line == "joined");
+    let member = || cli.ask(&["member", "list", "workers"])[0].clone();
+    assert_eq!(member()["restart_delay_ms"], Value::Null, "{}", member());
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.end().code, Some(128 + 15));
+    wait_for_state(&cli, "w1", ("gone", "session-closed"));
+    assert_eq!(member()["restart_delay_ms"], 3_600_000, "{}", member());
+}
