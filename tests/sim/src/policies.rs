@@ -4,7 +4,10 @@
 use folkmoot_core::policy::{
     Cells, Column, PolicyAnswer, PolicyCall, PolicyFailure, PolicyWorld, Table,
 };
+use folkmoot_fixed_timeout::FixedTimeout;
+use folkmoot_phi_accrual::PhiAccrual;
 use folkmoot_proto::Digest;
+use folkmoot_sdk::detector::{FailureDetector, assess_tables};
 use folkmoot_sdk::rebalancer::prelude::{Input, MemberRow, PartitionRow, Plan, Rebalancer, Row};
 use folkmoot_sdk::table;
 use folkmoot_sticky_balanced::StickyBalanced;
@@ -46,17 +49,44 @@ impl Planner {
     }
 }
 
-/// The bytes that stand for a failure detector that says what it likes.
-pub(crate) const DETECTOR: &[u8] = b"a detector that says what it likes, natively";
+/// A failure detector that worlds know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detector {
+    /// Says what it likes.
+    Foolish,
+    /// The standard adaptive one.
+    Phi,
+    /// The standard plain one.
+    Fixed,
+}
 
-pub(crate) fn detector() -> Digest {
-    Digest::of(DETECTOR)
+impl Detector {
+    pub(crate) const ALL: [Self; 3] = [Self::Foolish, Self::Phi, Self::Fixed];
+
+    /// The bytes that stand for the component.
+    pub(crate) fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Foolish => b"a detector that says what it likes, natively",
+            Self::Phi => b"phi-accrual, natively",
+            Self::Fixed => b"fixed-timeout, natively",
+        }
+    }
+
+    pub(crate) fn digest(self) -> Digest {
+        Digest::of(self.bytes())
+    }
+
+    fn of(digest: Digest) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.digest() == digest)
+    }
 }
 
 /// What an examination of a policy's bytes finds.
 pub(crate) fn examine(digest: Digest) -> Option<String> {
-    if digest == detector() {
-        return Some("{\"world\":\"failure-detector\",\"name\":\"foolish\"}".to_owned());
+    if let Some(detector) = Detector::of(digest) {
+        return Some(format!(
+            "{{\"world\":\"failure-detector\",\"name\":\"{detector:?}\"}}"
+        ));
     }
     let planner = Planner::of(digest)?;
     Some(format!(
@@ -86,12 +116,28 @@ pub(crate) fn answer(call: &PolicyCall, dice: &mut Dice, fails: bool) -> Option<
     }
     Some(match call.world {
         PolicyWorld::Rebalancer => plan(call, dice),
-        PolicyWorld::FailureDetector => Ok(assess(call, dice)),
+        PolicyWorld::FailureDetector => assess(call, dice),
     })
 }
 
+fn assess(call: &PolicyCall, dice: &mut Dice) -> PolicyAnswer {
+    match Detector::of(call.digest) {
+        None => Err(PolicyFailure::NotReady),
+        Some(Detector::Foolish) => Ok(assess_foolishly(call, dice)),
+        Some(Detector::Phi) => assess_by(&PhiAccrual::default(), call),
+        Some(Detector::Fixed) => assess_by(&FixedTimeout::default(), call),
+    }
+}
+
+fn assess_by(detector: &impl FailureDetector, call: &PolicyCall) -> PolicyAnswer {
+    let tables: Vec<table::Table> = call.tables.iter().flatten().map(to_sdk).collect();
+    // What the kernel gives is always what a policy can take.
+    let verdicts = assess_tables(detector, &tables).unwrap_or_else(|error| panic!("{error:?}"));
+    Ok(verdicts.iter().map(from_sdk).collect())
+}
+
 /// Suspects and holds whom it likes, and speaks of touches that never were.
-fn assess(call: &PolicyCall, dice: &mut Dice) -> Vec<Table> {
+fn assess_foolishly(call: &PolicyCall, dice: &mut Dice) -> Vec<Table> {
     let subjects = call
         .tables
         .iter()

@@ -8,7 +8,7 @@ use folkmoot_proto::partition::{
     Layout, MapConfig, MapOperation, PartitionId, PartitionReport, PolicyChoice,
 };
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
-use folkmoot_proto::{WatchId, Zxid};
+use folkmoot_proto::{Digest, WatchId, Zxid};
 
 use super::session::{PendingRead, Purpose, Session};
 use super::watcher::Watcher;
@@ -18,7 +18,7 @@ use crate::ctx::Ctx;
 use crate::dice::Dice;
 use crate::history::Act;
 use crate::invariants::plugins::payload;
-use crate::policies::{DETECTOR, Planner, detector};
+use crate::policies::{Detector, Planner};
 use crate::runtime::{Known, installation};
 use crate::seen::Event;
 use crate::wires::{ClientId, Up};
@@ -108,6 +108,11 @@ pub(super) fn map_config(seed: u64) -> MapConfig {
     }
 }
 
+fn a_detector(dice: &mut Dice) -> Digest {
+    let detector = dice.pick(&Detector::ALL).copied();
+    detector.unwrap_or(Detector::Foolish).digest()
+}
+
 fn a_policy(dice: &mut Dice) -> Option<PolicyChoice> {
     let planner = match dice.below(10) {
         0..3 => return None,
@@ -156,13 +161,15 @@ fn setup(map: &MapConfig) -> Vec<Operation> {
     for planner in Planner::ALL {
         steps.extend(installation(planner.bytes(), &format!("{planner:?}")));
     }
-    steps.extend(installation(DETECTOR, "detector"));
+    for detector in Detector::ALL {
+        steps.extend(installation(detector.bytes(), &format!("{detector:?}")));
+    }
     // In most of the worlds.
     if map.residence_ms == 0 {
         steps.push(Operation::ChooseDetector {
             group: String::new(),
             choice: Some(PolicyChoice {
-                digest: detector(),
+                digest: Detector::Foolish.digest(),
                 configuration: String::new(),
             }),
         });
@@ -358,7 +365,7 @@ impl Client {
             94..96 => MapOperation::Plan {
                 policy: a_policy(dice),
             },
-            96 => return self.try_policy(ctx, place),
+            96..98 => return self.ask_detectors(ctx, place),
             _ => return self.report_again(ctx, place),
         };
         let operation = Operation::Map {
@@ -368,13 +375,22 @@ impl Client {
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 
-    fn try_policy(&mut self, ctx: &mut Ctx, place: usize) {
+    fn ask_detectors(&mut self, ctx: &mut Ctx, place: usize) {
         let floor = ctx.checks.real_time.floor();
+        let dice = &mut self.workload.dice;
         let choice = PolicyChoice {
-            digest: detector(),
+            digest: a_detector(dice),
             configuration: String::new(),
         };
-        let operation = Operation::TryPolicy { choice };
+        let operation = match dice.chance(500) {
+            true => Operation::TryPolicy { choice },
+            false => Operation::ChooseDetector {
+                group: dice
+                    .pick(&["", GROUP])
+                    .map_or_else(String::new, |of| (*of).to_owned()),
+                choice: dice.chance(800).then_some(choice),
+            },
+        };
         self.sessions[place].ask(operation, Vec::new(), Purpose::Plain, floor);
     }
 

@@ -7,7 +7,7 @@ use folkmoot_proto::group::{GroupOperation, MemberRecord, MemberSpec, members_pa
 use folkmoot_proto::partition::PolicyChoice;
 
 use super::leader::{Client, Leader};
-use crate::policies::{DETECTOR, detector};
+use crate::policies::Detector;
 
 const GROUP: &str = "g";
 
@@ -17,9 +17,9 @@ type Question = (PolicyCallId, PolicyCall);
 fn watched() -> Result<(Leader, Client), String> {
     let mut leader = Leader::new()?;
     let mut client = leader.open(1)?;
-    leader.install(&mut client, DETECTOR)?;
+    leader.install(&mut client, Detector::Foolish.bytes())?;
     let choice = PolicyChoice {
-        digest: detector(),
+        digest: Detector::Foolish.digest(),
         configuration: String::new(),
     };
     let steps = [
