@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use super::partitions::{moves, plans, telling};
 use super::{
     bounds, r01_r09_log as log, r10_r13_waits as waits, r14_r16_sessions as sessions,
-    r16_expiry_under_load as load, r28_streams, r43_detectors as detectors,
+    r16_expiry_under_load as load, r28_streams, r43_detectors::verdicts,
 };
 use crate::mutation::{Mutation, switch_off, switch_on};
 
@@ -145,27 +145,27 @@ const TESTS: &[(Mutation, fn())] = &[
     ),
     (
         Mutation::VerdictOfOldTouch,
-        detectors::r43_a_later_touch_voids_what_was_said,
+        verdicts::r43_a_later_touch_voids_what_was_said,
     ),
     (
         Mutation::VerdictOfOldAttachment,
-        detectors::r43_a_later_attachment_voids_what_was_said,
+        verdicts::r43_a_later_attachment_voids_what_was_said,
     ),
     (
         Mutation::VerdictOfOldTerm,
-        detectors::r43_what_was_said_to_a_former_leader_is_void,
+        verdicts::r43_what_was_said_to_a_former_leader_is_void,
     ),
     (
         Mutation::StaleVerdict,
-        detectors::r43_what_was_said_counts_for_a_second,
+        verdicts::r43_what_was_said_counts_for_a_second,
     ),
     (
         Mutation::HoldPastCeiling,
-        detectors::r43_a_session_is_held_up_to_the_ceiling,
+        verdicts::r43_a_session_is_held_up_to_the_ceiling,
     ),
     (
         Mutation::NoBrake,
-        detectors::r43_many_sessions_do_not_expire_at_once,
+        verdicts::r43_many_sessions_do_not_expire_at_once,
     ),
     (
         Mutation::AnswersOvertakeWatches,
