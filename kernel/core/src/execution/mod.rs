@@ -341,7 +341,7 @@ impl Execution {
             ClientFrame::UnwatchMap { group, detail } => self.unwatch_map(stream, &group, detail),
             ClientFrame::WatchesResumed => self.watches_resumed(stream),
             ClientFrame::Loads { group, loads } => {
-                self.report_loads((stream, session), group, loads);
+                self.report_loads(now, (stream, session), group, loads);
             }
         }
     }

@@ -6,6 +6,7 @@ use folkmoot_proto::client::{AttachRefused, ServerFrame};
 use folkmoot_proto::peer::{AttachAttempt, ExecutionMessage, ReadContext};
 use folkmoot_proto::{ConnEpoch, LogIndex, Now, SecretHash, SessionId, Tick, Zxid};
 
+use super::loads::LoadsReported;
 use super::streams::{Attachment, Phase, Served, Stream};
 use crate::execution::{ConnectionId, Execution, ExecutionAction, StreamId};
 use crate::mutation::{self, Mutation};
@@ -236,6 +237,7 @@ impl Execution {
             answered: None,
             refused: false,
             moved_at: self.last_tick,
+            loads: LoadsReported::default(),
         };
         if self.streams.serve(id, attachment) == Served::Resumed {
             self.watches.resumes(id);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use folkmoot_proto::peer::ReadContext;
 use folkmoot_proto::{ConnEpoch, LogIndex, RequestId, SecretHash, SessionId, Tick, Zxid};
 
+use super::loads::LoadsReported;
 use crate::execution::{ConnectionId, StreamId};
 
 /// How long a stream waits before it is asked for again for the first time, in milliseconds; it
@@ -98,6 +99,8 @@ pub(in crate::execution) struct Attachment {
     pub(in crate::execution) refused: bool,
     /// When this member last saw the session's order move, or told the client to rewind.
     pub(in crate::execution) moved_at: Tick,
+    /// What the client reported of its partitions' loads.
+    pub(in crate::execution) loads: LoadsReported,
 }
 
 /// How a session came to be served on a stream.

@@ -343,3 +343,17 @@ fn a_policy_that_faults_on_a_load_is_asked_less_and_then_no_more() {
     shards.measure(0, 2);
     assert_eq!(shards.next_question(30_000), None);
 }
+
+#[test]
+fn a_flood_of_loads_goes_no_further_than_its_member() {
+    let mut shards = settled(1, 1);
+    for load in 1..=1_100 {
+        shards.measure(0, load);
+    }
+    let (_, call) = shards.answer_next(20_000, keeps_all).expect("a question");
+    let seen = shown(&call).expect("loads")[0].0;
+    assert_eq!(seen, 1_024.0, "the last that its member took");
+    shards.measure(0, 7);
+    let (_, call) = shards.answer_next(20_000, keeps_all).expect("a question");
+    assert_eq!(shown(&call).expect("loads")[0].0, 7.0);
+}
