@@ -24,6 +24,17 @@ pub fn world_of(description: &str) -> String {
     description.map_or_else(|_| RECIPE.to_owned(), |description| description.world)
 }
 
+/// Whether a policy says in its description that it can not do without a column, named
+/// `table.column`.
+pub(crate) fn needs_column(description: &str, column: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        needs: Vec<String>,
+    }
+    let description = serde_json::from_str::<Description>(description);
+    description.is_ok_and(|of| of.needs.iter().any(|needed| needed == column))
+}
+
 /// Whose warm instance (rule R14): it belongs to one version of one mount in one term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey {

@@ -90,7 +90,7 @@ pub(crate) fn examine(digest: Digest) -> Option<String> {
     }
     let planner = Planner::of(digest)?;
     Some(format!(
-        "{{\"world\":\"rebalancer\",\"name\":\"{planner:?}\"}}"
+        "{{\"world\":\"rebalancer\",\"name\":\"{planner:?}\",\"needs\":[\"partitions.load\"]}}"
     ))
 }
 

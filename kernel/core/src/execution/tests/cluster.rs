@@ -345,6 +345,9 @@ impl Cluster {
                 let version: u64 = version.unwrap_or(1);
                 let result = if bytes.starts_with(b"bad") || Digest::of(&bytes) != digest {
                     Err("it is bad".to_owned())
+                } else if name.starts_with("rebalancer-by-load") {
+                    let needs = "[\"members.key\",\"partitions.load\"]";
+                    Ok(format!("{{\"world\":\"rebalancer\",\"needs\":{needs}}}"))
                 } else if name.starts_with("rebalancer") {
                     Ok("{\"world\":\"rebalancer\"}".to_owned())
                 } else if name.starts_with("failure-detector") {

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 
 use folkmoot_proto::group::live_path;
 use folkmoot_proto::partition::{MapRecord, MemberNo, PartitionId, PartitionLoad};
-use folkmoot_proto::{SessionId, Tick, Zxid};
+use folkmoot_proto::{Digest, SessionId, Tick, Zxid};
 
 use super::question::Rows;
 use crate::execution::Execution;
+use crate::plugin::needs_column;
 use crate::policy::{Cells, Table};
 use crate::state::View;
 
@@ -22,6 +23,9 @@ use crate::state::View;
 const ASK_MS: u64 = 10_000;
 /// How soon, and how late, a policy can have itself asked again, in milliseconds.
 const AGAIN_MS: RangeInclusive<u64> = 1_000..=600_000;
+
+/// The column that a policy names which plans by them.
+const LOADS: &str = "partitions.load";
 
 /// The loads of one map.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Loads {
     ask_from: Tick,
     /// When the policy wants to be asked again in any case.
     again_at: Option<Tick>,
+    /// The policy that was last looked at, and whether it needs loads.
+    needed_by: Option<(Digest, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +68,22 @@ impl Loads {
         self.new
     }
 
+    /// This policy plans for the map. Only one that says that it needs them is asked because of them.
+    pub(super) fn planned_by(&mut self, view: &impl View, policy: Option<Digest>) {
+        if self.needed_by.map(|(policy, _)| policy) == policy {
+            return;
+        }
+        self.needed_by = policy.map(|digest| {
+            let component = view.component(digest);
+            let needs = component.is_some_and(|of| needs_column(&of.description, LOADS));
+            (digest, needs)
+        });
+    }
+
     /// When a question is due because of them.
     pub(super) fn due(&self) -> Option<Tick> {
-        let new = self.new.then_some(self.ask_from);
+        let is_needed = self.needed_by.is_some_and(|(_, is_needed)| is_needed);
+        let new = (self.new && is_needed).then_some(self.ask_from);
         new.into_iter().chain(self.again_at).min()
     }
 

@@ -215,6 +215,8 @@ impl Execution {
         if !controller.examine.is_empty() || now.tick < controller.planner.pause_until {
             return;
         }
+        let policy = record.config.policy.as_ref().map(|choice| choice.digest);
+        controller.loads.planned_by(self.speculative(), policy);
         let asks = record.config.policy.is_some() && record.breaker.is_none() && !record.frozen;
         let is_due = controller.loads.due().is_some_and(|due| due <= now.tick);
         // What is being gathered shows them.

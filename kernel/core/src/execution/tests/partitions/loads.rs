@@ -8,7 +8,7 @@ use folkmoot_proto::partition::{MapOperation, PartitionId, PartitionLoad};
 
 use super::super::cluster::member;
 use super::plans::{
-    assign, everything_to_the_first, keeps_all, plans_for, strings, u32s, with_policy,
+    assign, everything_to_the_first, keeps_all, planned_by, plans_for, strings, u32s, with_policy,
 };
 use super::{GROUP, Shards, config};
 use crate::policy::{Cells, PolicyAnswer, PolicyCall, PolicyFailure, Table};
@@ -356,4 +356,17 @@ fn a_flood_of_loads_goes_no_further_than_its_member() {
     shards.measure(0, 7);
     let (_, call) = shards.answer_next(20_000, keeps_all).expect("a question");
     assert_eq!(shown(&call).expect("loads")[0].0, 7.0);
+}
+
+#[test]
+fn a_policy_that_needs_no_loads_is_not_asked_for_them() {
+    let shards = planned_by("rebalancer-1", Shards::without_map(2), config(), 2);
+    let mut shards = settle(shards, 2);
+    shards.measure(0, 700);
+    assert!(shards.next_question(30_000).is_none());
+    // It sees them when it is asked for something else.
+    let preview = MapOperation::Plan { policy: None };
+    assert!(shards.ask(preview).is_ok());
+    let (_, call) = shards.next_question(200).expect("the preview");
+    assert_eq!(shown(&call).expect("loads")[0].0, 700.0);
 }

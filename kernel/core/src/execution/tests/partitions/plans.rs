@@ -18,8 +18,17 @@ pub(super) fn with_policy(config: MapConfig, partitions: u32, workers: usize) ->
     plans_for(Shards::without_map(workers), config, partitions)
 }
 
-pub(super) fn plans_for(mut shards: Shards, config: MapConfig, partitions: u32) -> Shards {
-    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
+pub(super) fn plans_for(shards: Shards, config: MapConfig, partitions: u32) -> Shards {
+    planned_by("rebalancer-by-load", shards, config, partitions)
+}
+
+pub(super) fn planned_by(
+    component: &str,
+    mut shards: Shards,
+    config: MapConfig,
+    partitions: u32,
+) -> Shards {
+    let digest = shards.cluster.install(&mut shards.admin, component);
     let policy = Some(PolicyChoice {
         digest,
         configuration: String::new(),
