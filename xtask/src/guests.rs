@@ -45,14 +45,15 @@ pub(crate) fn build_guests() -> Result<PathBuf, GuestsError> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| root.join("target"), |target| root.join(target));
     add_target(&root)?;
-    let mut build = Command::new(cargo());
-    build
-        .args(["build", "--quiet", "--target", TARGET, "--profile", PROFILE])
-        .current_dir(&root);
     for (package, _) in GUESTS {
-        build.args(["--package", package]);
+        // As a `cdylib` alone: together with a `rlib`, cargo does without the profile's `lto`.
+        let mut build = Command::new(cargo());
+        build
+            .args(["rustc", "--quiet", "--target", TARGET, "--profile", PROFILE])
+            .args(["--package", package, "--lib", "--crate-type", "cdylib"])
+            .current_dir(&root);
+        run(&mut build)?;
     }
-    run(&mut build)?;
     let folder = target.join("guests");
     for below in ["policies", "examples", "for-tests"] {
         let below = folder.join(below);
