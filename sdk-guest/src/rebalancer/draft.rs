@@ -1,8 +1,12 @@
 //! A target in the making.
 
-use super::input::{Input, Intent, Liveness, Member, MoveState, Partition, Weights};
+use super::input::{
+    Input, Intent, Liveness, Member, MoveState, Partition, PartitionSpec, Weights, allows,
+};
+use super::lists::Lists;
 use super::plan::Plan;
 use super::rows::{Each, MemberRow, PartitionRow, ZoneRow};
+use crate::table::NONE;
 
 /// Priority of a partition that has no leader.
 const PRIORITY_LEADERLESS: u32 = 2;
@@ -10,6 +14,8 @@ const PRIORITY_LEADERLESS: u32 = 2;
 const PRIORITY_RECOVERY: u32 = 1;
 /// Priority of what is moved for balance.
 const PRIORITY_BALANCE: u32 = 0;
+/// No member's row.
+const NOBODY: MemberRow = MemberRow(NONE);
 
 /// A target in the making: what may stay where it is, and what a policy puts beside it.
 ///
@@ -20,7 +26,7 @@ const PRIORITY_BALANCE: u32 = 0;
 pub struct Draft<'a> {
     input: &'a Input,
     /// The members of each partition; the first leads.
-    targets: Each<PartitionRow, Vec<MemberRow>>,
+    targets: Lists<PartitionRow, MemberRow>,
     held: Each<MemberRow, Held>,
     /// Zones that a replica may be in, where a partition may be anywhere.
     zone_count: usize,
@@ -65,7 +71,10 @@ impl<'a> Draft<'a> {
     /// Puts what is pinned where it must be, before anything else gets there.
     fn place_pinned(&mut self) {
         for partition in self.input.partitions() {
-            let Some(pin) = partition.pin.filter(|_| self.waits_for_pin(&partition)) else {
+            let Some(pin) = partition
+                .pin
+                .filter(|_| self.waits_for_pin(partition.row, &partition))
+            else {
                 continue;
             };
             if !self.retain(partition.row, pin) && self.can_place(partition.row, pin) {
@@ -85,11 +94,12 @@ impl<'a> Draft<'a> {
 
     fn empty(input: &'a Input) -> Self {
         let members = input.members();
+        let room = |it: Partition| it.replicas.len().max(it.copies as usize);
         let zones = members.iter().filter(|(_, member)| stays(member));
         let zones = zones.map(|(row, _)| input.zone(row));
         Self {
             input,
-            targets: Each::filled(input.partitions().len(), Vec::new()),
+            targets: Lists::with_room(input.partitions().map(room)),
             held: Each::filled(members.len(), Held::default()),
             zone_count: distinct(zones),
         }
@@ -103,18 +113,21 @@ impl<'a> Draft<'a> {
 
     /// The partition's members; the first leads.
     #[must_use]
+    #[inline]
     pub fn members_of(&self, partition: PartitionRow) -> &[MemberRow] {
-        &self.targets[partition]
+        self.targets.of(partition)
     }
 
     /// The partition's leader.
     #[must_use]
+    #[inline]
     pub fn leader_of(&self, partition: PartitionRow) -> Option<MemberRow> {
-        self.targets[partition].first().copied()
+        self.targets.of(partition).first().copied()
     }
 
     /// What the member would have.
     #[must_use]
+    #[inline]
     pub fn held(&self, member: MemberRow) -> &Held {
         &self.held[member]
     }
@@ -122,10 +135,13 @@ impl<'a> Draft<'a> {
     /// Whether the partition could do with another replica. What is frozen lacks none while it has
     /// any, and what is pinned while its member can not have it.
     #[must_use]
+    #[inline]
     pub fn lacks(&self, partition: PartitionRow) -> bool {
-        let spec = self.input.partition(partition);
-        let has = self.targets[partition].len();
-        has < spec.copies as usize && !(spec.frozen && has > 0) && !self.waits_for_pin(&spec)
+        let spec = self.input.spec(partition);
+        let has = self.targets.of(partition).len();
+        has < spec.copies as usize
+            && !(spec.frozen && has > 0)
+            && !self.waits_for_pin(partition, spec)
     }
 
     /// Members that could get a replica of the partition.
@@ -136,22 +152,23 @@ impl<'a> Draft<'a> {
 
     /// Whether the member could get a replica of the partition, beside those that are there.
     #[must_use]
+    #[inline]
     pub fn can_place(&self, partition: PartitionRow, member: MemberRow) -> bool {
-        let spec = self.input.partition(partition);
+        let spec = self.input.spec(partition);
         self.input.members()[member].takes()
-            && self.room(&spec, member) > 0
-            && self.fits(&spec, member, None)
+            && self.room(partition, spec, member) > 0
+            && self.fits(partition, member, NOBODY)
     }
 
     /// Whether a replica of the partition could be at `to` instead of `from`.
     #[must_use]
     pub fn can_move(&self, partition: PartitionRow, from: MemberRow, to: MemberRow) -> bool {
-        let spec = self.input.partition(partition);
+        let spec = self.input.spec(partition);
         !spec.frozen
             && spec.pin != Some(from)
-            && !self.waits_for_pin(&spec)
+            && !self.waits_for_pin(partition, spec)
             && self.input.members()[to].takes()
-            && self.fits(&spec, to, Some(from))
+            && self.fits(partition, to, from)
     }
 
     /// Puts a replica at a member that can have one. The first of a partition leads.
@@ -162,12 +179,13 @@ impl<'a> Draft<'a> {
 
     /// Moves a replica to a member that can have it; it goes on to lead if it led.
     pub fn shift(&mut self, partition: PartitionRow, from: MemberRow, to: MemberRow) {
-        let Some(place) = self.targets[partition].iter().position(|it| *it == from) else {
+        let mut members = self.targets.of(partition).iter();
+        let Some(place) = members.position(|it| *it == from) else {
             return;
         };
         self.remove(partition, from);
         self.add(partition, to);
-        let members = &mut self.targets[partition];
+        let members = self.targets.of_mut(partition);
         if place == 0 && members.len() > 1 {
             members.rotate_right(1);
             if let Some(before) = members.get(1).copied() {
@@ -179,16 +197,16 @@ impl<'a> Draft<'a> {
 
     /// Takes a replica away; if it led, the next one leads.
     pub fn remove(&mut self, partition: PartitionRow, member: MemberRow) {
-        let members = &mut self.targets[partition];
-        let Some(place) = members.iter().position(|it| *it == member) else {
+        let mut members = self.targets.of(partition).iter();
+        let Some(place) = members.position(|it| *it == member) else {
             return;
         };
-        members.remove(place);
-        let next = members.first().copied().filter(|_| place == 0);
+        self.targets.remove(partition, place);
+        let next = self.leader_of(partition).filter(|_| place == 0);
         let held = &mut self.held[member];
         held.count -= 1;
         held.leads -= u32::from(place == 0);
-        let weights = self.input.partition(partition).weights;
+        let weights = &self.input.spec(partition).weights;
         for (sum, weight) in held.weights.iter_mut().zip(weights) {
             *sum -= weight;
         }
@@ -199,17 +217,18 @@ impl<'a> Draft<'a> {
 
     /// Whether the member has a replica of the partition that could lead it.
     #[must_use]
+    #[inline]
     pub fn can_lead(&self, partition: PartitionRow, member: MemberRow) -> bool {
-        let spec = self.input.partition(partition);
+        let spec = self.input.spec(partition);
         let kept = self.input.members()[member].liveness == Liveness::Live;
         kept && !spec.frozen
             && spec.pin.is_none_or(|pin| pin == member)
-            && self.targets[partition].contains(&member)
+            && self.targets.of(partition).contains(&member)
     }
 
     /// Has a replica lead.
     pub fn lead(&mut self, partition: PartitionRow, member: MemberRow) {
-        let members = &mut self.targets[partition];
+        let members = self.targets.of_mut(partition);
         let Some(place) = members.iter().position(|it| *it == member) else {
             return;
         };
@@ -226,9 +245,9 @@ impl<'a> Draft<'a> {
         let mut plan = Plan::new();
         for partition in self.input.partitions() {
             self.keep_drained(&partition);
-            let target = &self.targets[partition.row];
+            let target = self.targets.of(partition.row);
             let missing = u64::from(partition.copies).saturating_sub(target.len() as u64);
-            let waits = self.waits_for_pin(&partition);
+            let waits = self.waits_for_pin(partition.row, &partition);
             if missing > 0 || waits {
                 let missing = u32::try_from(missing).unwrap_or(u32::MAX).max(1);
                 plan.leave_unplaced(partition.row, missing, self.why_unplaced(&partition));
@@ -260,7 +279,7 @@ impl<'a> Draft<'a> {
     }
 
     fn why_unplaced(&self, partition: &Partition) -> &'static str {
-        if self.waits_for_pin(partition) {
+        if self.waits_for_pin(partition.row, partition) {
             "its pinned member is not there"
         } else if partition.frozen {
             "it is frozen"
@@ -273,8 +292,8 @@ impl<'a> Draft<'a> {
         for replica in partition.replicas {
             let member = &self.input.members()[replica.member];
             let drains = member.liveness == Liveness::Live && member.intent == Intent::Drain;
-            let room = self.room(partition, replica.member) > 0;
-            if drains && room && self.fits(partition, replica.member, None) {
+            let room = drains && self.room(partition.row, partition, replica.member) > 0;
+            if room && self.fits(partition.row, replica.member, NOBODY) {
                 self.add(partition.row, replica.member);
                 self.settle_leader(partition.row);
             }
@@ -283,21 +302,24 @@ impl<'a> Draft<'a> {
 
     /// Whether a replica may stay, beside those that were kept before it.
     fn may_keep(&self, partition: PartitionRow, member: MemberRow) -> bool {
-        let spec = self.input.partition(partition);
-        if self.targets[partition].contains(&member) {
+        let spec = self.input.spec(partition);
+        if self.targets.of(partition).contains(&member) {
             return false;
         }
         let there = &self.input.members()[member];
         if spec.frozen {
             return there.liveness != Liveness::Gone;
         }
-        stays(there) && self.room(&spec, member) > 0 && self.fits(&spec, member, None)
+        stays(there)
+            && self.room(partition, spec, member) > 0
+            && self.fits(partition, member, NOBODY)
     }
 
     /// How many more replicas the partition may have, of which the member would get one. A place is
     /// kept for the pinned member.
-    fn room(&self, spec: &Partition, member: MemberRow) -> usize {
-        let members = &self.targets[spec.row];
+    #[inline]
+    fn room(&self, partition: PartitionRow, spec: &PartitionSpec, member: MemberRow) -> usize {
+        let members = self.targets.of(partition);
         let reserved = spec
             .pin
             .filter(|pin| *pin != member && !members.contains(pin));
@@ -305,63 +327,80 @@ impl<'a> Draft<'a> {
         (spec.copies as usize).saturating_sub(taken)
     }
 
-    /// Whether the member has room for the partition, instead of `from` if that is given.
-    fn fits(&self, spec: &Partition, member: MemberRow, from: Option<MemberRow>) -> bool {
+    /// Whether the member has room for the partition, instead of `from` or beside [`NOBODY`].
+    ///
+    /// What is asked this often has no more arguments than there are registers for: a component pays
+    /// dearly for others.
+    #[inline]
+    fn fits(&self, partition: PartitionRow, member: MemberRow, from: MemberRow) -> bool {
+        let spec = self.input.spec(partition);
         let (there, held) = (&self.input.members()[member], &self.held[member]);
-        let members = &self.targets[spec.row];
+        let members = self.targets.of(partition);
         there.max.is_none_or(|max| held.count < max)
             && has_room(&there.capacity, &held.weights, &spec.weights)
-            && spec.allows(member)
+            && allows(self.input.allowed(partition), member)
             && !members.contains(&member)
-            && self.zone_is_open(spec.row, self.input.zone(member), from)
+            && self.has_zone_open(partition, self.input.zone(member), from)
     }
 
     /// Whether the zone could have one more replica of the partition, or one instead of that at
     /// `from`.
     #[must_use]
+    #[inline]
     pub fn zone_is_open(
         &self,
         partition: PartitionRow,
         zone: ZoneRow,
         from: Option<MemberRow>,
     ) -> bool {
-        let spec = &self.input.partition(partition);
-        if spec.copies < 2 {
+        self.has_zone_open(partition, zone, from.unwrap_or(NOBODY))
+    }
+
+    fn has_zone_open(&self, partition: PartitionRow, zone: ZoneRow, from: MemberRow) -> bool {
+        let copies = self.input.spec(partition).copies;
+        if copies < 2 {
             return true;
         }
-        let others = self.targets[spec.row].iter();
-        let others =
-            others.filter(|other| Some(**other) != from && self.input.zone(**other) == zone);
-        others.count() < self.zone_limit(spec)
+        let others = self.targets.of(partition).iter();
+        let others = others.filter(|other| **other != from && self.input.zone(**other) == zone);
+        // One is always within the limit.
+        let others = others.count();
+        others == 0 || others < self.limit_of(copies, self.input.allowed(partition))
     }
 
     /// How many replicas of a partition may be in one zone: 1, where there are as many zones.
     #[must_use]
     pub fn zone_limit(&self, partition: &Partition) -> usize {
-        let zones = if partition.allowed.is_empty() {
+        self.limit_of(partition.copies, partition.allowed)
+    }
+
+    #[inline]
+    fn limit_of(&self, copies: u32, allowed: &[MemberRow]) -> usize {
+        let zones = if allowed.is_empty() {
             self.zone_count
         } else {
-            let members = partition.allowed.iter().copied();
+            let members = allowed.iter().copied();
             let members = members.filter(|row| stays(&self.input.members()[*row]));
             distinct(members.map(|row| self.input.zone(row)))
         };
-        (partition.copies as usize).div_ceil(zones.max(1))
+        (copies as usize).div_ceil(zones.max(1))
     }
 
     /// Whether the partition can not be led, since its pinned member has no replica.
-    fn waits_for_pin(&self, spec: &Partition) -> bool {
-        let members = &self.targets[spec.row];
-        spec.pin.is_some_and(|pin| !members.contains(&pin))
+    #[inline]
+    fn waits_for_pin(&self, partition: PartitionRow, spec: &PartitionSpec) -> bool {
+        let has = |pin| self.targets.of(partition).contains(&pin);
+        spec.pin.is_some_and(|pin| !has(pin))
     }
 
+    #[inline]
     fn add(&mut self, partition: PartitionRow, member: MemberRow) {
-        let members = &mut self.targets[partition];
         let held = &mut self.held[member];
         held.count += 1;
-        held.leads += u32::from(members.is_empty());
-        members.push(member);
-        let spec = self.input.partition(partition);
-        for (sum, weight) in held.weights.iter_mut().zip(spec.weights) {
+        held.leads += u32::from(self.targets.of(partition).is_empty());
+        self.targets.push(partition, member);
+        let spec = self.input.spec(partition);
+        for (sum, weight) in held.weights.iter_mut().zip(&spec.weights) {
             *sum += weight;
         }
         if spec.pin == Some(member) {
@@ -371,7 +410,7 @@ impl<'a> Draft<'a> {
 
     /// Keeps one replica where it is, if it may stay beside those that are kept already.
     pub fn retain(&mut self, partition: PartitionRow, member: MemberRow) -> bool {
-        let replicas = self.input.partition(partition).replicas;
+        let replicas = self.input.replicas(partition);
         let has = replicas.iter().any(|replica| replica.member == member);
         let keep = has && self.may_keep(partition, member);
         if keep {
@@ -383,13 +422,13 @@ impl<'a> Draft<'a> {
     /// Has the pinned member lead; else the present leader, unless it is away and a ready replica
     /// is not.
     pub fn settle_leader(&mut self, partition: PartitionRow) {
-        let spec = self.input.partition(partition);
+        let spec = self.input.spec(partition);
         let live = |row: MemberRow| self.input.members()[row].liveness == Liveness::Live;
         let ready = |row: MemberRow| {
-            let mut replicas = spec.replicas.iter();
+            let mut replicas = self.input.replicas(partition).iter();
             live(row) && replicas.any(|replica| replica.member == row && replica.ready)
         };
-        let members = &self.targets[partition];
+        let members = self.targets.of(partition);
         let pinned = spec.pin.filter(|pin| members.contains(pin));
         let first = members.first().copied();
         let stands_in = || members.iter().copied().find(|member| ready(*member));
@@ -402,30 +441,30 @@ impl<'a> Draft<'a> {
 
 /// Where each partition is, its leader first but behind its pinned member, with the moves under way
 /// as if done.
-fn currents(input: &Input) -> Each<PartitionRow, Vec<MemberRow>> {
-    let members = |partition: Partition| {
-        let mut members: Vec<MemberRow> = partition
-            .replicas
-            .iter()
-            .map(|replica| replica.member)
-            .collect();
+fn currents(input: &Input) -> Lists<PartitionRow, MemberRow> {
+    let mut currents = Lists::with_room(input.partitions().map(|it| it.replicas.len()));
+    for partition in input.partitions() {
+        for replica in partition.replicas {
+            currents.push(partition.row, replica.member);
+        }
+        let members = currents.of_mut(partition.row);
         let leader = partition.leader();
         if let Some(place) = members.iter().position(|member| Some(*member) == leader) {
             members.swap(0, place);
         }
-        members.sort_by_key(|member| Some(*member) != partition.pin);
-        members
-    };
-    let mut currents = Each::of(input.partitions().map(members).collect());
+        if partition.pin.is_some() {
+            members.sort_by_key(|member| Some(*member) != partition.pin);
+        }
+    }
     let under_way = input.moves().iter();
     for it in under_way.filter(|it| it.state == MoveState::UnderWay) {
-        let members: &mut Vec<MemberRow> = &mut currents[it.partition];
+        let members = currents.of_mut(it.partition);
         if !input.members()[it.to].takes() || members.contains(&it.to) {
             continue;
         }
         match members.iter_mut().find(|member| Some(**member) == it.from) {
             Some(member) => *member = it.to,
-            None => members.push(it.to),
+            None => currents.push(it.partition, it.to),
         }
     }
     currents

@@ -4,7 +4,7 @@ use core::ops::Deref;
 use std::collections::BTreeSet;
 
 use super::rows::{Each, MemberRow, PartitionRow, Row, ZoneRow};
-use crate::table::{NONE, Table, TableError, table};
+use crate::table::{Cell, NONE, Table, TableError, table};
 
 /// Kinds of weight and capacity, such as memory and requests.
 pub const DIMENSIONS: usize = 4;
@@ -83,6 +83,7 @@ impl Member {
 
     /// Whether it can get replicas.
     #[must_use]
+    #[inline]
     pub fn takes(&self) -> bool {
         self.liveness == Liveness::Live && self.intent == Intent::Serve
     }
@@ -197,7 +198,7 @@ impl Partition<'_> {
     /// Whether the member may have it.
     #[must_use]
     pub fn allows(&self, member: MemberRow) -> bool {
-        self.allowed.is_empty() || self.allowed.binary_search(&member).is_ok()
+        allows(self.allowed, member)
     }
 }
 
@@ -207,6 +208,12 @@ impl Deref for Partition<'_> {
     fn deref(&self) -> &PartitionSpec {
         self.spec
     }
+}
+
+/// Whether a member is one of those that may have a partition.
+#[inline]
+pub(super) fn allows(allowed: &[MemberRow], member: MemberRow) -> bool {
+    allowed.is_empty() || allowed.binary_search(&member).is_ok()
 }
 
 /// How a move is doing.
@@ -324,6 +331,7 @@ impl Input {
 
     /// A member's zone.
     #[must_use]
+    #[inline]
     pub fn zone(&self, member: MemberRow) -> ZoneRow {
         self.zones[member]
     }
@@ -339,15 +347,34 @@ impl Input {
         self.specs.rows().map(|row| self.partition(row))
     }
 
+    /// What a partition is, beside its replicas.
+    #[must_use]
+    #[inline]
+    pub fn spec(&self, row: PartitionRow) -> &PartitionSpec {
+        &self.specs[row]
+    }
+
     /// A partition.
     #[must_use]
+    #[inline]
     pub fn partition(&self, row: PartitionRow) -> Partition<'_> {
         Partition {
             row,
-            spec: &self.specs[row],
-            replicas: part(&self.replicas, &self.replica_offsets, row),
-            allowed: part(&self.allowed, &self.allowed_offsets, row),
+            spec: self.spec(row),
+            replicas: self.replicas(row),
+            allowed: self.allowed(row),
         }
+    }
+
+    #[inline]
+    pub(super) fn replicas(&self, row: PartitionRow) -> &[Replica] {
+        part(&self.replicas, &self.replica_offsets, row)
+    }
+
+    /// The only members that may have it; empty for all.
+    #[inline]
+    pub(super) fn allowed(&self, row: PartitionRow) -> &[MemberRow] {
+        part(&self.allowed, &self.allowed_offsets, row)
     }
 
     /// The moves under way, and those that failed not long ago.
@@ -491,32 +518,29 @@ fn read_members(table: &Table) -> Result<Vec<Member>, TableError> {
         "live",
         [Liveness::Gone, Liveness::Live, Liveness::Away],
     )?;
-    let since = numbers(table, "since", 0)?;
+    let since = cells_or(table, "since", 0)?;
     let topology = table.optional::<String>("topology")?;
     let intents = [Intent::Serve, Intent::Cordon, Intent::Drain];
     let intents = coded_or(table, "intent", intents, Intent::Serve)?;
-    let max = table.optional::<u32>("max")?;
+    let max = cells_or(table, "max", NONE)?;
     let capacities = weights(table, CAPACITIES, u64::MAX)?;
-    let rows = names.iter().zip(keys).zip(live).zip(since);
-    let rows = rows.zip(intents).zip(capacities).enumerate();
-    let members = rows.map(
-        |(row, (((((name, key), liveness), since_ms), intent), capacity))| {
-            let cell = max.and_then(|max| max.get(row)).copied();
-            Member {
-                name: name.clone(),
-                key: *key,
-                liveness,
-                since_ms,
-                capacity,
-                topology: topology
-                    .and_then(|topology| topology.get(row))
-                    .cloned()
-                    .unwrap_or_default(),
-                intent,
-                max: cell.filter(|max| *max != NONE),
-            }
-        },
-    );
+    let rows = names.iter().zip(keys).zip(live).zip(intents).enumerate();
+    let members = rows.map(|(row, (((name, key), liveness), intent))| {
+        let max = max.of(row);
+        Member {
+            name: name.clone(),
+            key: *key,
+            liveness,
+            since_ms: since.of(row),
+            capacity: weights_of(&capacities, row),
+            topology: topology
+                .and_then(|topology| topology.get(row))
+                .cloned()
+                .unwrap_or_default(),
+            intent,
+            max: (max != NONE).then_some(max),
+        }
+    });
     Ok(members.collect())
 }
 
@@ -525,36 +549,36 @@ fn read_partitions(table: &Table, members: u32) -> Result<Vec<PartitionSpec>, Ta
     let keys = table.column::<u64>("key")?;
     let copies = table.column::<u32>("replicas")?;
     let weights = weights(table, WEIGHTS, 0)?;
-    let heavy = |weights: &Weights| weights.iter().any(|weight| *weight > WEIGHT_MAX);
-    if let Some(row) = weights.iter().position(heavy) {
+    let heavy = |column: &CellsOr<'_, u64>| {
+        let mut cells = column.cells.unwrap_or_default().iter();
+        cells.position(|weight| *weight > WEIGHT_MAX)
+    };
+    if let Some(row) = weights.iter().filter_map(heavy).min() {
         return Err(TableError::bad_value("partitions", "weight", row));
     }
     let loads = table.optional::<f64>("load")?;
-    let ages = numbers(table, "load-age", u64::MAX)?;
-    let costs = numbers(table, "move-cost", 1)?;
-    let idle = numbers(table, "idle", 0)?;
-    let pins = optional_rows(table, "pin", members)?;
-    let affinities = optional_rows(table, "affinity", members)?;
-    let flags = table.optional::<u32>("flags")?;
-    let rows = ids.iter().zip(keys).zip(copies).zip(weights).zip(ages);
-    let rows = rows.zip(costs).zip(idle).zip(pins).zip(affinities);
-    let specs = rows.enumerate().map(|(row, cells)| {
-        let ((((((((id, key), copies), weights), age), move_cost), idle_ms), pin), affinity) =
-            cells;
+    let ages = cells_or(table, "load-age", u64::MAX)?;
+    let costs = cells_or(table, "move-cost", 1)?;
+    let idle = cells_or(table, "idle", 0)?;
+    let pins = rows_or_none(table, "pin", members)?;
+    let affinities = rows_or_none(table, "affinity", members)?;
+    let flags = cells_or(table, "flags", 0)?;
+    let rows = ids.iter().zip(keys).zip(copies).enumerate();
+    let specs = rows.map(|(row, ((id, key), copies))| {
+        let age_ms = ages.of(row);
         let value = loads.and_then(|loads| loads.get(row)).copied();
-        let value = value.filter(|_| age != u64::MAX);
-        let flags = flags.and_then(|flags| flags.get(row)).copied();
+        let value = value.filter(|_| age_ms != u64::MAX);
         PartitionSpec {
             id: *id,
             key: *key,
             copies: *copies,
-            weights,
-            load: value.map(|value| Load { value, age_ms: age }),
-            move_cost,
-            idle_ms,
-            pin,
-            affinity,
-            frozen: flags.is_some_and(|flags| flags & FROZEN != 0),
+            weights: weights_of(&weights, row),
+            load: value.map(|value| Load { value, age_ms }),
+            move_cost: costs.of(row),
+            idle_ms: idle.of(row),
+            pin: some_row(pins.of(row)),
+            affinity: some_row(affinities.of(row)),
+            frozen: flags.of(row) & FROZEN != 0,
         }
     });
     Ok(specs.collect())
@@ -594,7 +618,8 @@ fn read_request(table: &Table) -> Result<Request, TableError> {
     let trigger = table.optional::<String>("trigger")?;
     let mode = coded_or(table, "mode", [Mode::Full, Mode::Place], Mode::Full)?;
     let budget = table.optional::<u32>("budget")?.and_then(<[u32]>::first);
-    let first = |cells: Vec<u64>| cells.first().copied().unwrap_or_default();
+    // Its default is 0 as well: without rows there is no cell.
+    let first = |cells: CellsOr<'_, u64>| cells.of(0);
     Ok(Request {
         trigger: trigger
             .and_then(<[String]>::first)
@@ -602,8 +627,8 @@ fn read_request(table: &Table) -> Result<Request, TableError> {
             .unwrap_or_default(),
         mode: mode.first().copied().unwrap_or_default(),
         budget: budget.copied().filter(|budget| *budget != NONE),
-        seed: first(numbers(table, "seed", 0)?),
-        now_ms: first(numbers(table, "now", 0)?),
+        seed: first(cells_or(table, "seed", 0)?),
+        now_ms: first(cells_or(table, "now", 0)?),
     })
 }
 
@@ -661,38 +686,58 @@ fn coded_or<T: Copy, const N: usize>(
     }
 }
 
-fn numbers(table: &Table, name: &str, default: u64) -> Result<Vec<u64>, TableError> {
-    let cells = table.optional::<u64>(name)?;
-    Ok(cells.map_or_else(|| vec![default; table.len()], <[u64]>::to_vec))
+/// A column that may be left out, and what its cells are then.
+#[derive(Clone, Copy)]
+struct CellsOr<'a, C> {
+    cells: Option<&'a [C]>,
+    default: C,
 }
 
-fn weights(
-    table: &Table,
-    names: [&str; DIMENSIONS],
-    default: u64,
-) -> Result<Vec<Weights>, TableError> {
-    let mut rows = vec![[default; DIMENSIONS]; table.len()];
-    for (dimension, name) in names.iter().enumerate() {
-        let cells = table.optional::<u64>(name)?.unwrap_or_default();
-        for (row, cell) in rows.iter_mut().zip(cells) {
-            if let Some(weight) = row.get_mut(dimension) {
-                *weight = *cell;
-            }
-        }
+impl<C: Copy> CellsOr<'_, C> {
+    #[inline]
+    fn of(&self, row: usize) -> C {
+        let cell = self.cells.and_then(|cells| cells.get(row));
+        cell.copied().unwrap_or(self.default)
     }
-    Ok(rows)
 }
 
-fn optional_rows(
-    table: &Table,
+fn cells_or<'a, C: Cell>(
+    table: &'a Table,
+    name: &str,
+    default: C,
+) -> Result<CellsOr<'a, C>, TableError> {
+    let cells = table.optional(name)?;
+    Ok(CellsOr { cells, default })
+}
+
+/// A column of members, or of none, that may be left out.
+fn rows_or_none<'a>(
+    table: &'a Table,
     name: &str,
     members: u32,
-) -> Result<Vec<Option<MemberRow>>, TableError> {
-    if table.optional::<u32>(name)?.is_none() {
-        return Ok(vec![None; table.len()]);
+) -> Result<CellsOr<'a, u32>, TableError> {
+    let cells = cells_or(table, name, NONE)?;
+    if cells.cells.is_some() {
+        table.rows_of(name, members, true)?;
     }
-    let rows = table.rows_of(name, members, true)?;
-    Ok(cells(rows, |row| some_row(*row)))
+    Ok(cells)
+}
+
+fn weights<'a>(
+    table: &'a Table,
+    names: [&str; DIMENSIONS],
+    default: u64,
+) -> Result<[CellsOr<'a, u64>; DIMENSIONS], TableError> {
+    let cells = None;
+    let mut columns = [CellsOr { cells, default }; DIMENSIONS];
+    for (column, name) in columns.iter_mut().zip(names) {
+        column.cells = table.optional(name)?;
+    }
+    Ok(columns)
+}
+
+fn weights_of(columns: &[CellsOr<'_, u64>; DIMENSIONS], row: usize) -> Weights {
+    columns.each_ref().map(|column| column.of(row))
 }
 
 /// Each member's zone, numbered in the order of their names, and how many there are.
@@ -719,7 +764,11 @@ fn flatten<'a, T: Copy + 'a>(
     (all, offsets)
 }
 
+#[inline]
 fn part<'a, T>(all: &'a [T], offsets: &[u32], row: PartitionRow) -> &'a [T] {
+    if all.is_empty() {
+        return &[];
+    }
     let bounds = offsets.get(row.place()).zip(offsets.get(row.place() + 1));
     bounds
         .and_then(|(from, to)| all.get(*from as usize..*to as usize))

@@ -38,6 +38,7 @@
 mod draft;
 mod hash;
 mod input;
+mod lists;
 mod plan;
 mod rows;
 

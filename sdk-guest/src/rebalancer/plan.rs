@@ -241,7 +241,9 @@ impl Plan {
 
     /// The row of a reason, which is most often one of the last.
     fn reason(&mut self, text: Cow<'static, str>) -> u32 {
-        let known = self.reasons.iter().rposition(|known| *known == text);
+        // Most often it is the very same text, which needs no comparison.
+        let same = |known: &Cow<str>| core::ptr::eq::<str>(&**known, &*text) || *known == text;
+        let known = self.reasons.iter().rposition(same);
         row_count(known.unwrap_or_else(|| {
             self.reasons.push(text);
             self.reasons.len() - 1

@@ -15,14 +15,16 @@ pub trait Row: Copy + Ord {
 macro_rules! row {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u32);
 
         impl Row for $name {
+            #[inline]
             fn at(place: usize) -> Self {
                 Self(u32::try_from(place).unwrap_or(u32::MAX))
             }
 
+            #[inline]
             fn place(self) -> usize {
                 self.0 as usize
             }
@@ -113,6 +115,7 @@ impl<R: Row, T> Each<R, T> {
 impl<R: Row, T> Index<R> for Each<R, T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, row: R) -> &T {
         &self.values[row.place()]
     }
@@ -123,6 +126,7 @@ impl<R: Row, T> Index<R> for Each<R, T> {
     reason = "rows are checked when the tables are read"
 )]
 impl<R: Row, T> IndexMut<R> for Each<R, T> {
+    #[inline]
     fn index_mut(&mut self, row: R) -> &mut T {
         &mut self.values[row.place()]
     }
