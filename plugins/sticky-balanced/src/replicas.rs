@@ -31,7 +31,7 @@ impl Measure {
         match self {
             Self::Replicas => 1,
             Self::Weight { dimension } => {
-                let weights = input.partition(partition).weights;
+                let weights = &input.spec(partition).weights;
                 weights.get(dimension).map_or(0, |weight| signed(*weight))
             }
         }
@@ -123,7 +123,7 @@ impl<'a> Balancer<'a> {
 
     fn place_for(&self, partition: PartitionRow) -> Option<MemberRow> {
         let draft = &self.draft;
-        let spec = draft.input().partition(partition);
+        let spec = draft.input().spec(partition);
         let wished = spec
             .pin
             .or(spec.affinity.filter(|row| self.levels.lack(*row) > 0));
@@ -133,11 +133,12 @@ impl<'a> Balancer<'a> {
             return Some(member);
         }
         let fine = |row: MemberRow| draft.can_place(partition, row);
-        if spec.allowed.is_empty() {
+        let allowed = draft.input().partition(partition).allowed;
+        if allowed.is_empty() {
             let open = |zone| draft.zone_is_open(partition, zone, None);
             return self.levels.first(i64::MIN, open, fine);
         }
-        let allowed = spec.allowed.iter().copied().filter(|row| fine(*row));
+        let allowed = allowed.iter().copied().filter(|row| fine(*row));
         allowed.max_by_key(|row| (self.levels.lack(*row), core::cmp::Reverse(*row)))
     }
 
@@ -153,6 +154,10 @@ impl<'a> Balancer<'a> {
     }
 
     fn level_replicas(&mut self) {
+        let mut members = self.draft.input().members().rows();
+        if members.all(|row| self.levels.lack(row) >= 0) {
+            return;
+        }
         let mut on = self.by_member();
         for giver in self.draft.input().members().rows() {
             let mut place = on[giver].len();
