@@ -37,7 +37,9 @@ fn quotas(draft: &Draft) -> Each<MemberRow, i64> {
     Shares::of(f64::from(total), &claims, &any).whole(&claims, leads)
 }
 
-/// A partition that can not keep its leader gets the one that lacks most.
+/// A partition that can not keep its leader gets the one that lacks most. Not inlined, as other hot
+/// loops here: in a component, a function as large as all of them together has no registers left.
+#[inline(never)]
 fn choose_new(draft: &mut Draft, quotas: &Each<MemberRow, i64>) {
     for partition in draft.input().partitions() {
         let row = partition.row;
@@ -64,7 +66,10 @@ fn choose_new(draft: &mut Draft, quotas: &Each<MemberRow, i64>) {
 struct Leaders<'d, 'a> {
     draft: &'d mut Draft<'a>,
     quotas: Each<MemberRow, i64>,
+    /// What each leads that any other with a replica could lead, if it takes.
     led: Each<MemberRow, Vec<PartitionRow>>,
+    /// Those others, each with the first partition that it could lead; empty where nobody asked.
+    others: Each<MemberRow, Vec<(MemberRow, PartitionRow)>>,
 }
 
 impl<'d, 'a> Leaders<'d, 'a> {
@@ -79,7 +84,12 @@ impl<'d, 'a> Leaders<'d, 'a> {
                 led[leader].push(partition.row);
             }
         }
-        Self { draft, quotas, led }
+        Self {
+            draft,
+            quotas,
+            others: Each::filled(led.len(), Vec::new()),
+            led,
+        }
     }
 
     fn level(mut self) {
@@ -93,31 +103,49 @@ impl<'d, 'a> Leaders<'d, 'a> {
     }
 
     /// Hands one partition on, along the shortest chain; false if there is none.
+    #[inline(never)]
     fn hand_on(&mut self, giver: MemberRow) -> bool {
-        if !self.draft.input().members()[giver].takes() {
+        let members = self.draft.input().members();
+        if !members[giver].takes() {
             return false;
         }
-        let mut came = Each::filled(self.quotas.len(), None);
+        let mut came = Each::filled(members.len(), None);
+        let open = members.iter().map(|(row, it)| it.takes() && row != giver);
+        let mut open = Each::of(open.collect());
         let mut queue = VecDeque::from([giver]);
         while let Some(from) = queue.pop_front() {
-            for partition in &self.led[from] {
-                for to in self.draft.members_of(*partition).iter().skip(1) {
-                    let takes = self.draft.input().members()[*to].takes();
-                    let fresh = came[*to].is_none() && *to != giver;
-                    if !takes || !fresh || !self.draft.can_lead(*partition, *to) {
-                        continue;
-                    }
-                    came[*to] = Some((from, *partition));
-                    if self.lack(*to) > 0 {
-                        let end = *to;
-                        self.hand_along(&came, end);
-                        return true;
-                    }
-                    queue.push_back(*to);
+            if self.others[from].is_empty() {
+                self.others[from] = self.others_of(from);
+            }
+            for (to, partition) in &self.others[from] {
+                if !open[*to] {
+                    continue;
                 }
+                open[*to] = false;
+                came[*to] = Some((from, *partition));
+                if self.lack(*to) > 0 {
+                    let end = *to;
+                    self.hand_along(&came, end);
+                    return true;
+                }
+                queue.push_back(*to);
             }
         }
         false
+    }
+
+    /// Who could lead what a member leads: few, where the same members have many partitions together.
+    fn others_of(&self, leader: MemberRow) -> Vec<(MemberRow, PartitionRow)> {
+        let mut seen = Each::filled(self.quotas.len(), false);
+        let mut others = Vec::new();
+        for partition in &self.led[leader] {
+            for member in self.draft.members_of(*partition).iter().skip(1) {
+                if !core::mem::replace(&mut seen[*member], true) {
+                    others.push((*member, *partition));
+                }
+            }
+        }
+        others
     }
 
     fn hand_along(
@@ -130,6 +158,8 @@ impl<'d, 'a> Leaders<'d, 'a> {
             self.draft.lead(partition, to);
             self.led[from].retain(|row| *row != partition);
             self.led[to].push(partition);
+            self.others[from] = Vec::new();
+            self.others[to] = Vec::new();
             to = from;
         }
     }
