@@ -9,7 +9,7 @@ use crate::shares::{Claim, Shares, capacities};
 /// Gives every member its share of leaders, with the fewest changes.
 pub(crate) fn balance(draft: &mut Draft, mode: Mode) {
     let input = draft.input();
-    if input.partitions().all(|partition| partition.copies < 2) {
+    if input.specs().values().iter().all(|spec| spec.copies < 2) {
         return;
     }
     let quotas = quotas(draft);

@@ -50,8 +50,8 @@ impl<'a> Balancer<'a> {
     pub(crate) fn new(draft: Draft<'a>, slack: f64) -> Self {
         let input = draft.input();
         let dimension = scarcest(input);
-        let weight = |partition: Partition| partition.weights.get(dimension).copied();
-        let mut weights = input.partitions().map(weight);
+        let specs = input.specs().values().iter();
+        let mut weights = specs.map(|spec| spec.weights.get(dimension));
         let first = weights.next();
         let measure = if weights.all(|weight| Some(weight) == first) {
             Measure::Replicas
@@ -105,7 +105,7 @@ impl<'a> Balancer<'a> {
     /// Fills vacancies, the heaviest partitions first, where most is missing.
     pub(crate) fn fill(&mut self) {
         let input = self.draft.input();
-        let rows = input.partitions().map(|partition| partition.row);
+        let rows = input.specs().rows();
         let mut vacant: Vec<PartitionRow> = rows.filter(|row| self.draft.lacks(*row)).collect();
         if self.measure != Measure::Replicas {
             vacant.sort_by_key(|row| -self.measure.of(input, *row));
@@ -427,17 +427,19 @@ fn totals(draft: &Draft, measure: Measure) -> (f64, Each<ZoneRow, f64>) {
 
 /// The dimension of which most of the capacity is used; the first where there is no limit.
 fn scarcest(input: &Input) -> usize {
-    let used = |dimension: usize| {
+    let mut weights = [0.0; DIMENSIONS];
+    for spec in input.specs().values() {
+        for (sum, weight) in weights.iter_mut().zip(spec.weights) {
+            *sum += weight as f64;
+        }
+    }
+    let used = |(dimension, weight): (usize, f64)| {
         let members = input.members().values().iter().filter(|it| it.takes());
         let capacities = members.filter_map(|it| it.capacity.get(dimension));
         let capacity: f64 = capacities.map(|capacity| *capacity as f64).sum();
-        let weights = input.partitions();
-        let weights = weights.filter_map(|it| it.weights.get(dimension).copied());
-        weights.map(|weight| weight as f64).sum::<f64>() / capacity.max(1.0)
+        (weight / capacity.max(1.0), dimension)
     };
-    let order = (0..DIMENSIONS)
-        .rev()
-        .map(|dimension| (used(dimension), dimension));
+    let order = weights.into_iter().enumerate().rev().map(used);
     order
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map_or(0, |(_, dimension)| dimension)

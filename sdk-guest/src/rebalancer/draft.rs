@@ -22,6 +22,8 @@ const NOBODY: MemberRow = MemberRow(NONE);
 /// It keeps the invariants that the kernel insists upon: a partition's replicas are on distinct
 /// members, and in distinct zones where there are as many; they go to members that are live, serve,
 /// and are allowed to have them, within capacity and maximum; a pin is obeyed; what is frozen stays.
+// What is asked for each replica is always inlined: a call in a component begins with looks at its
+// stack and its time.
 #[derive(Clone, Debug)]
 pub struct Draft<'a> {
     input: &'a Input,
@@ -135,7 +137,7 @@ impl<'a> Draft<'a> {
     /// Whether the partition could do with another replica. What is frozen lacks none while it has
     /// any, and what is pinned while its member can not have it.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn lacks(&self, partition: PartitionRow) -> bool {
         let spec = self.input.spec(partition);
         let has = self.targets.of(partition).len();
@@ -152,7 +154,7 @@ impl<'a> Draft<'a> {
 
     /// Whether the member could get a replica of the partition, beside those that are there.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn can_place(&self, partition: PartitionRow, member: MemberRow) -> bool {
         let spec = self.input.spec(partition);
         self.input.members()[member].takes()
@@ -317,7 +319,7 @@ impl<'a> Draft<'a> {
 
     /// How many more replicas the partition may have, of which the member would get one. A place is
     /// kept for the pinned member.
-    #[inline]
+    #[inline(always)]
     fn room(&self, partition: PartitionRow, spec: &PartitionSpec, member: MemberRow) -> usize {
         let members = self.targets.of(partition);
         let reserved = spec
@@ -331,7 +333,7 @@ impl<'a> Draft<'a> {
     ///
     /// What is asked this often has no more arguments than there are registers for: a component pays
     /// dearly for others.
-    #[inline]
+    #[inline(always)]
     fn fits(&self, partition: PartitionRow, member: MemberRow, from: MemberRow) -> bool {
         let spec = self.input.spec(partition);
         let (there, held) = (&self.input.members()[member], &self.held[member]);
@@ -356,6 +358,7 @@ impl<'a> Draft<'a> {
         self.has_zone_open(partition, zone, from.unwrap_or(NOBODY))
     }
 
+    #[inline(always)]
     fn has_zone_open(&self, partition: PartitionRow, zone: ZoneRow, from: MemberRow) -> bool {
         let copies = self.input.spec(partition).copies;
         if copies < 2 {
@@ -374,7 +377,7 @@ impl<'a> Draft<'a> {
         self.limit_of(partition.copies, partition.allowed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn limit_of(&self, copies: u32, allowed: &[MemberRow]) -> usize {
         let zones = if allowed.is_empty() {
             self.zone_count
@@ -393,7 +396,7 @@ impl<'a> Draft<'a> {
         spec.pin.is_some_and(|pin| !has(pin))
     }
 
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, partition: PartitionRow, member: MemberRow) {
         let held = &mut self.held[member];
         held.count += 1;

@@ -347,6 +347,12 @@ impl Input {
         self.specs.rows().map(|row| self.partition(row))
     }
 
+    /// What the partitions are, beside their replicas.
+    #[must_use]
+    pub fn specs(&self) -> &Each<PartitionRow, PartitionSpec> {
+        &self.specs
+    }
+
     /// What a partition is, beside its replicas.
     #[must_use]
     #[inline]

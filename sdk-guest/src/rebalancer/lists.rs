@@ -56,19 +56,19 @@ impl<R: Row, T: Copy + Default> Lists<R, T> {
     }
 
     /// The list of a row.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&self, row: R) -> &[T] {
         let span = self.spans[row.place()];
         &self.values[span.from..span.from + span.len as usize]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn of_mut(&mut self, row: R) -> &mut [T] {
         let span = self.spans[row.place()];
         &mut self.values[span.from..span.from + span.len as usize]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, row: R, value: T) {
         if self.spans[row.place()].len == self.spans[row.place()].room {
             self.make_room(row);
