@@ -1,9 +1,10 @@
 //! Prints how long the component of a rebalancer takes for plans for 1,000 members and 100,000
-//! partitions, tables in and out included. `cargo run -p folkmoot-sticky-balanced --example scale`
-//! prints the same natively.
+//! partitions, tables in and out included: the first plan of a fresh instance, and the second, since
+//! the server keeps instances. `cargo run --profile guest -p folkmoot-sticky-balanced --example
+//! scale` prints the same natively.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use folkmoot_sdk::table::{Data, Table};
 use folkmoot_sdk::testing::TestCluster;
@@ -23,6 +24,9 @@ mod generated {
 
 use generated::folkmoot::plugin::{log, tables, types};
 
+/// Instances of which the quickest counts: others use the machine too.
+const RUNS: usize = 9;
+
 struct State;
 
 impl log::Host for State {
@@ -40,8 +44,13 @@ fn main() -> wasmtime::Result<()> {
         PathBuf::from,
     );
     let mut config = Config::new();
-    // As policies run: stopped by time, without fuel.
-    config.epoch_interruption(true).concurrency_support(false);
+    // As policies run: stopped by time, without fuel, and without checks of what they access.
+    config
+        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
+        .memory_reservation(4 * 1024 * 1024 * 1024)
+        .memory_may_move(false)
+        .concurrency_support(false);
     let engine = Engine::new(&config)?;
     let component = Component::from_file(&engine, file)?;
     let mut linker = Linker::new(&engine);
@@ -51,16 +60,23 @@ fn main() -> wasmtime::Result<()> {
         let cluster = vacant.clone().copies(copies);
         let input: Vec<tables::Table> =
             cluster.input().to_tables().into_iter().map(given).collect();
-        let mut store = Store::new(&engine, State);
-        store.set_epoch_deadline(u64::MAX / 2);
-        let policy = generated::Rebalancer::instantiate(&mut store, &component, &linker)?;
-        let planner = policy.folkmoot_plugin_planner();
-        let configured = planner.call_configure(&mut store, &[])?;
-        let start = Instant::now();
-        let plan = planner.call_plan(&mut store, &input)?;
-        let ms = start.elapsed().as_millis();
-        let fine = configured.is_ok() && plan.is_ok();
-        println!("{copies} replicas, all vacant: {ms} ms ({fine})");
+        let mut quickest = [Duration::MAX; 2];
+        for _ in 0..RUNS {
+            let mut store = Store::new(&engine, State);
+            store.set_epoch_deadline(u64::MAX / 2);
+            let policy = generated::Rebalancer::instantiate(&mut store, &component, &linker)?;
+            let planner = policy.folkmoot_plugin_planner();
+            let configured = planner.call_configure(&mut store, &[])?;
+            assert!(configured.is_ok(), "the policy needs no configuration");
+            for quickest in &mut quickest {
+                let start = Instant::now();
+                let plan = planner.call_plan(&mut store, &input)?;
+                *quickest = start.elapsed().min(*quickest);
+                assert!(plan.is_ok(), "there is a plan");
+            }
+        }
+        let [first, second] = quickest.map(|time| time.as_secs_f64() * 1e3);
+        println!("{copies} replicas, all vacant: first {first:.1} ms, then {second:.1} ms");
     }
     Ok(())
 }

@@ -1,10 +1,14 @@
-//! Prints how long plans for 1,000 members and 100,000 partitions take, tables in and out included.
+//! Prints how long plans for 1,000 members and 100,000 partitions take, tables in and out included:
+//! the first, for which memory is new, and the quickest of those after it.
 
 use std::time::Instant;
 
 use folkmoot_sdk::rebalancer::{Input, Plan, Rebalancer};
 use folkmoot_sdk::testing::TestCluster;
 use folkmoot_sticky_balanced::StickyBalanced;
+
+/// Plans of which the quickest counts: others use the machine too.
+const RUNS: usize = 9;
 
 fn main() {
     for copies in [1, 3] {
@@ -20,11 +24,16 @@ fn main() {
 
 fn time(copies: u32, what: &str, cluster: &TestCluster) {
     let tables = cluster.input().to_tables();
-    let start = Instant::now();
-    let moved = Input::from_tables(&tables).map(|input| {
-        let plan = StickyBalanced::default().plan(&input);
-        plan.map(Plan::into_tables).map(|tables| tables.len())
-    });
-    let ms = start.elapsed().as_millis();
-    println!("{copies} replicas, {what}: {ms} ms ({})", moved.is_ok());
+    let plan = || {
+        let start = Instant::now();
+        let tables = Input::from_tables(&tables).map(|input| {
+            let plan = StickyBalanced::default().plan(&input);
+            plan.map(Plan::into_tables)
+        });
+        assert!(matches!(tables, Ok(Ok(_))), "there is a plan");
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let first = plan();
+    let then = (1..RUNS).map(|_| plan()).fold(f64::MAX, f64::min);
+    println!("{copies} replicas, {what}: first {first:.1} ms, then {then:.1} ms");
 }
