@@ -3,6 +3,7 @@
 use folkmoot_proto::batch::{Origin, Txn};
 use folkmoot_proto::client::{AttachRefused, NotAdmitted, Operation, Request};
 use folkmoot_proto::effect::Effect;
+use folkmoot_proto::partition::MapOperation;
 use folkmoot_proto::peer::ExecutionMessage;
 use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{ConnEpoch, Digest, MemberId, Now, RequestId, SecretHash, SessionId};
@@ -363,10 +364,10 @@ impl Execution {
             return self.reply_unlogged(origin.session, origin.request, origin.reply);
         }
         let (session, request) = (origin.session, origin.request);
-        if matches!(origin.reply, Ok(Outcome::Waiting(_)))
+        if let Ok(Outcome::Waiting(ticket)) = origin.reply
             && let Some(leader) = &mut self.leader
         {
-            leader.asking.began();
+            leader.asking.began(ticket);
         }
         if matches!(origin.reply, Ok(Outcome::MapChanged))
             && let Some(leader) = &mut self.leader
@@ -562,6 +563,11 @@ impl Work {
             Self::Request { request, .. } => match &request.operation {
                 Operation::Multi { operations } => operations.len().max(1),
                 Operation::AcknowledgeCompletions { tickets } => tickets.len().max(1),
+                // It may be the kernel's own, which is made at once.
+                Operation::Map {
+                    operation: MapOperation::Plan { policy: None },
+                    ..
+                } => NATIVE_WORK_PER_STEP,
                 _ => 1,
             },
             _ => 1,

@@ -2,7 +2,7 @@
 //!
 //! A wait keeps what is asked, so that a new leader asks again; nothing of a policy's answer is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::codec::Compact;
 use folkmoot_proto::limits::POLICY_CONFIG_BYTES_MAX;
@@ -22,8 +22,14 @@ use crate::state::View;
 const ANSWER_MS: u64 = 10_000;
 /// Before a policy that is not compiled yet is asked again, in milliseconds.
 const NOT_READY_MS: u64 = 250;
-/// How long such a request may wait altogether, in milliseconds on the log clock: for two leaders.
+/// How long such a request may wait altogether, in milliseconds on the log clock: for its turn, and for
+/// two leaders.
 const WAIT_MS: u64 = 25_000;
+/// Questions under way. The threads of policies have room for twice as many, so that a detector that
+/// serves finds some.
+const UNDER_WAY_MAX: usize = 4;
+/// Requests that wait for policies, all sessions' together.
+const WAITS_MAX: usize = 256;
 
 /// What a wait for a policy keeps.
 #[derive(Debug)]
@@ -50,15 +56,18 @@ folkmoot_proto::compact_enum!(Memo {
 /// The requests that wait for policies, in the memory of one term.
 #[derive(Debug)]
 pub(super) struct Asking {
-    /// Some may not be known yet.
-    due: bool,
-    waiting: BTreeMap<Ticket, Waiting>,
+    /// Those that waited for a former leader are not known yet.
+    is_new: bool,
+    /// Waits that may be for a policy, and have not had their turn.
+    queue: BTreeSet<Ticket>,
+    /// Those that have it.
+    under_way: BTreeMap<Ticket, Waiting>,
 }
 
-/// One of them.
+/// One that has its turn.
 #[derive(Debug)]
 struct Waiting {
-    /// When this leader first knew of it.
+    /// Since when.
     since: Tick,
     step: Step,
 }
@@ -69,6 +78,8 @@ enum Step {
     AskAt(Tick),
     /// It was asked.
     Asked(PolicyCallId, About),
+    /// It was asked, and nobody waits any more: the policy is at it all the same.
+    Left(PolicyCallId),
     /// There is an answer.
     Answered(About, PolicyAnswer),
 }
@@ -83,23 +94,25 @@ enum About {
 impl Default for Asking {
     fn default() -> Self {
         Self {
-            // Those that waited for a former leader.
-            due: true,
-            waiting: BTreeMap::new(),
+            is_new: true,
+            queue: BTreeSet::new(),
+            under_way: BTreeMap::new(),
         }
     }
 }
 
 impl Asking {
-    /// A request began to wait.
-    pub(super) fn began(&mut self) {
-        self.due = true;
+    /// A request began to wait, for a policy or for something else.
+    pub(super) fn began(&mut self, ticket: Ticket) {
+        self.queue.insert(ticket);
     }
 
     /// A policy has answered, if it was asked here.
     pub(super) fn answered(&mut self, id: PolicyCallId, answer: PolicyAnswer) {
+        self.under_way
+            .retain(|_, of| !matches!(of.step, Step::Left(call) if call == id));
         let asked = |of: &&mut Waiting| matches!(of.step, Step::Asked(call, _) if call == id);
-        if let Some(waiting) = self.waiting.values_mut().find(asked)
+        if let Some(waiting) = self.under_way.values_mut().find(asked)
             && let Step::Asked(_, about) =
                 core::mem::replace(&mut waiting.step, Step::AskAt(Tick::ZERO))
         {
@@ -111,10 +124,10 @@ impl Asking {
     pub(super) fn timeout(&self) -> Option<Tick> {
         let due = |waiting: &Waiting| match waiting.step {
             Step::AskAt(at) => at,
-            Step::Asked(..) => waiting.since.plus_millis(ANSWER_MS),
+            Step::Asked(..) | Step::Left(_) => waiting.since.plus_millis(ANSWER_MS),
             Step::Answered(..) => Tick::ZERO,
         };
-        self.waiting.values().map(due).min()
+        self.under_way.values().map(due).min()
     }
 }
 
@@ -147,6 +160,8 @@ fn begin(
     let bytes = choice.configuration.len();
     let what = "bytes of a policy's configuration";
     check_count(what, bytes, POLICY_CONFIG_BYTES_MAX)?;
+    let waits = draft.view().waits_of_mount(KERNEL_MOUNT).len() + 1;
+    check_count("requests that wait for policies", waits, WAITS_MAX)?;
     let deadline = draft.stamp().log_time.plus_millis(WAIT_MS);
     let memo = memo.to_compact();
     draft.begin_wait(session, request, KERNEL_MOUNT, Some(deadline), memo)?;
@@ -154,7 +169,7 @@ fn begin(
 }
 
 impl Execution {
-    /// Asks for those that wait, and completes those whose answers have come, or never will.
+    /// Asks for those whose turn it is, and completes those whose answers have come, or never will.
     pub(super) fn run_asking(&mut self, now: Now) {
         if !self.may_execute() {
             return;
@@ -162,21 +177,36 @@ impl Execution {
         let Some(leader) = &mut self.leader else {
             return;
         };
-        let is_due = core::mem::take(&mut leader.asking.due);
-        let mut waiting = core::mem::take(&mut leader.asking.waiting);
-        if is_due {
-            for ticket in self.speculative().waits_of_mount(KERNEL_MOUNT) {
-                waiting.entry(ticket).or_insert(Waiting {
-                    since: now.tick,
-                    step: Step::AskAt(now.tick),
-                });
+        if core::mem::take(&mut leader.asking.is_new) {
+            let waits = self.speculative().waits_of_mount(KERNEL_MOUNT);
+            if let Some(leader) = &mut self.leader {
+                leader.asking.queue.extend(waits);
             }
         }
+        let Some(leader) = &mut self.leader else {
+            return;
+        };
+        let under_way = core::mem::take(&mut leader.asking.under_way);
         let step = |(ticket, of)| Some((ticket, self.step_of_wait(now, ticket, of)?));
-        let waiting: BTreeMap<_, _> = waiting.into_iter().filter_map(step).collect();
-        if let Some(leader) = &mut self.leader {
-            leader.asking.waiting.extend(waiting);
+        let mut under_way: BTreeMap<_, _> = under_way.into_iter().filter_map(step).collect();
+        while under_way.len() < UNDER_WAY_MAX
+            && let Some(ticket) = self.next_wait()
+        {
+            let waiting = Waiting {
+                since: now.tick,
+                step: Step::AskAt(now.tick),
+            };
+            let waiting = self.step_of_wait(now, ticket, waiting);
+            under_way.extend(waiting.map(|waiting| (ticket, waiting)));
         }
+        if let Some(leader) = &mut self.leader {
+            leader.asking.under_way = under_way;
+        }
+    }
+
+    fn next_wait(&mut self) -> Option<Ticket> {
+        let leader = self.leader.as_mut()?;
+        leader.asking.queue.pop_first()
     }
 
     /// The next step of one; none where it waits no more.
@@ -186,12 +216,19 @@ impl Execution {
         }
         let Waiting { since, step } = waiting;
         let is_late = now.tick >= since.plus_millis(ANSWER_MS);
+        let Some(memo) = self.memo_of(ticket) else {
+            let (Step::Asked(id, _) | Step::Left(id)) = step else {
+                return None;
+            };
+            let step = Step::Left(id);
+            return (!is_late).then_some(Waiting { since, step });
+        };
         let (about, answer) = match step {
             Step::AskAt(at) if now.tick < at => return Some(Waiting { since, step }),
-            Step::AskAt(_) => {
-                let step = self.ask_for(now, ticket)?;
-                return Some(Waiting { since, step });
-            }
+            Step::AskAt(_) => match self.ask_for(now, memo) {
+                Ok(step) => return Some(Waiting { since, step }),
+                Err(refusal) => return self.complete_wait(now, ticket, Err(refusal)),
+            },
             Step::Answered(_, Err(PolicyFailure::NotReady)) if !is_late => {
                 let step = Step::AskAt(now.tick.plus_millis(NOT_READY_MS));
                 return Some(Waiting { since, step });
@@ -202,11 +239,25 @@ impl Execution {
                 (about, Err(no_answer("it is not compiled yet: try again")))
             }
             Step::Answered(about, answer) => (about, answer),
+            // There is a wait of that ticket, and the one that was asked for is not.
+            Step::Left(_) => return None,
         };
         let reply = match about {
             About::Preview(preview) => Ok(Outcome::Planned(self.describe(now, &preview, answer))),
             About::Configuration => took(answer),
         };
+        self.complete_wait(now, ticket, reply)
+    }
+
+    /// What a wait keeps; none where it is no wait for a policy, or is none any more.
+    fn memo_of(&self, ticket: Ticket) -> Option<Memo> {
+        let wait = self.speculative().wait(ticket)?;
+        let is_ours = wait.mount == KERNEL_MOUNT;
+        is_ours.then(|| Memo::from_compact(&wait.memo).ok())?
+    }
+
+    /// It waits no more.
+    fn complete_wait(&mut self, now: Now, ticket: Ticket, reply: Reply) -> Option<Waiting> {
         self.kernel_txn(now, |draft| {
             let Some(wait) = draft.view().wait(ticket).cloned() else {
                 return Ok(());
@@ -216,24 +267,26 @@ impl Execution {
         None
     }
 
-    /// Asks what a wait keeps; none where it is no wait for a policy, or is none any more.
-    fn ask_for(&mut self, now: Now, ticket: Ticket) -> Option<Step> {
-        let memo = Memo::from_compact(&self.speculative().wait(ticket)?.memo).ok()?;
+    /// Asks what a wait keeps.
+    fn ask_for(&mut self, now: Now, memo: Memo) -> Result<Step, Refusal> {
         let (about, choice, tables) = match memo {
             Memo::Preview { group, choice } => {
                 let active = self.active(now.tick);
-                let (preview, tables) = self.preview(now, active, &group)?;
+                let Some((preview, tables)) = self.preview(now, active, &group) else {
+                    return Err(Refusal::UnknownMap { group });
+                };
                 (About::Preview(preview), choice, Some(tables))
             }
             Memo::Try { choice } => (About::Configuration, choice, None),
         };
+        let world = world_of_policy(self.speculative(), choice.digest)?;
         let id = self.ask_policy(PolicyCall {
-            world: world_of_policy(self.speculative(), choice.digest).ok()?,
+            world,
             digest: choice.digest,
             configuration: choice.configuration.into_bytes(),
             tables,
         });
-        Some(Step::Asked(id, about))
+        Ok(Step::Asked(id, about))
     }
 }
 

@@ -75,6 +75,30 @@ impl Deadlines {
         self.by_time.insert((deadline, session));
     }
 
+    /// The session's end was executed. If that does not come to be, it is to be ended again, and counts
+    /// as heard of when it was.
+    fn end(&mut self, session: SessionId) {
+        if let Some(armed) = self.by_session.get(&session) {
+            self.by_time.remove(&(armed.deadline, session));
+        }
+    }
+
+    /// The session's end did not come to be: it has a timeout from `active` on to be heard of.
+    pub(super) fn resume(&mut self, session: SessionId, active: Tick, timeout_ms: u32) -> bool {
+        let Some(armed) = self.by_session.get(&session).copied() else {
+            return false;
+        };
+        let deadline = active.plus_millis(u64::from(timeout_ms));
+        self.put(session, Armed { deadline, ..armed });
+        true
+    }
+
+    /// Forgets sessions that did not come to be: another may have the id of one.
+    pub(super) fn retain(&mut self, is_there: impl Fn(SessionId) -> bool) {
+        self.by_session.retain(|session, _| is_there(*session));
+        self.by_time.retain(|(_, session)| is_there(*session));
+    }
+
     /// Forgets a session.
     pub(super) fn remove(&mut self, session: SessionId) {
         if let Some(armed) = self.by_session.remove(&session) {
@@ -94,7 +118,8 @@ impl Deadlines {
 
     /// Whether the session has a deadline.
     pub(super) fn is_armed(&self, session: SessionId) -> bool {
-        self.by_session.contains_key(&session)
+        let armed = self.by_session.get(&session);
+        armed.is_some_and(|of| self.by_time.contains(&(of.deadline, session)))
     }
 
     /// The earliest deadline.
@@ -111,6 +136,20 @@ impl Execution {
             leader.deadlines.arm(session, active, timeout_ms);
             leader.detection.met(session, active, timeout_ms);
         }
+    }
+
+    /// As [`Deadlines::resume`]; false if the session had no deadline in this term.
+    pub(super) fn resume_deadline(
+        &mut self,
+        now: Tick,
+        session: SessionId,
+        timeout_ms: u32,
+    ) -> bool {
+        let Some(leader) = &mut self.leader else {
+            return false;
+        };
+        let active = leader.active.look(now);
+        leader.deadlines.resume(session, active, timeout_ms)
     }
 
     /// A member has heard of clients. Their touches wait for a quorum round that begins after this
@@ -195,7 +234,10 @@ impl Execution {
                 Sentence::Later => return,
                 Sentence::Wait(until) => leader.deadlines.hold(session, until),
                 Sentence::Expire => {
-                    leader.deadlines.remove(session);
+                    match timeout_ms {
+                        Some(_) => leader.deadlines.end(session),
+                        None => leader.deadlines.remove(session),
+                    }
                     expired += usize::from(self.expire(now, session, timeout_ms));
                 }
             }

@@ -93,6 +93,11 @@ impl MountHealth {
             .max(if over > 0 { affordable } else { Tick::ZERO })
     }
 
+    /// Forgets mounts that are not there.
+    pub(super) fn retain(&mut self, is_there: impl Fn(MountId) -> bool) {
+        self.mounts.retain(|mount, _| is_there(*mount));
+    }
+
     /// Forgets a mount.
     pub(super) fn forget(&mut self, mount: MountId) {
         self.mounts.remove(&mount);

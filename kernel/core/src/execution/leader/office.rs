@@ -13,7 +13,7 @@ use crate::execution::clock::{LogClock, PULSE_MS};
 use crate::execution::{Execution, ExecutionAction, Progress};
 use crate::mutation::{self, Mutation};
 use crate::plugin::PluginRuntime;
-use crate::state::{AppliedTxn, View};
+use crate::state::{AppliedTxn, Notice, View};
 
 impl Leader {
     /// Looks at the monotonic clock, so that only what this process slept through counts as a
@@ -108,6 +108,11 @@ impl Execution {
                 leader.unapplied.remove(&origin.session);
             }
         }
+        for notice in txns.iter().flat_map(|txn| &txn.notices) {
+            if let Notice::SessionClosed { session, .. } = notice {
+                leader.deadlines.remove(*session);
+            }
+        }
         if let Some(speculative) = &self.speculative {
             leader.detection.applied(speculative.base(), txns);
         }
@@ -139,6 +144,7 @@ impl Execution {
             let unarmed = |leader: &Leader| !leader.deadlines.is_armed(id);
             if let Some(timeout_ms) = timeout_ms
                 && self.leader.as_ref().is_some_and(unarmed)
+                && !self.resume_deadline(now, id, timeout_ms)
             {
                 self.arm_deadline(now, id, timeout_ms);
             }
@@ -203,14 +209,28 @@ impl Execution {
         leader.to_rewind.append(&mut leader.turned_away);
         leader.examining.clear();
         leader.attempts.clear();
-        leader.detection.overlay_dropped();
         // What its controllers took up was in the overlay: they look at everything anew.
         leader.maps = Maps::default();
-        // And tickets of what was asked may be those of other requests.
-        leader.asking = Asking::default();
         leader.told_gap.clear();
         self.drop_overlay();
+        self.forget_dropped();
         self.go_on(self.last_tick, applied);
+    }
+
+    /// What has its name from a transaction that was thrown away, another one's thing may be named by
+    /// next: nothing that is kept of the one is to be taken for the other's. What is in the log and not
+    /// applied yet is met anew.
+    fn forget_dropped(&mut self) {
+        let (Some(leader), Some(speculative)) = (&mut self.leader, &self.speculative) else {
+            return;
+        };
+        let base = speculative.zxid();
+        let is_there = |session: SessionId| speculative.session(session).is_some();
+        leader.deadlines.retain(is_there);
+        leader.detection.overlay_dropped(base, is_there);
+        leader.health.retain(|mount| mount.0 <= base.0);
+        leader.asking = Asking::default();
+        self.asked.retain(|_, asked| asked.detector() <= base);
     }
 
     fn begin_touch_round(&mut self, now: Tick) {

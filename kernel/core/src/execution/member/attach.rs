@@ -239,8 +239,10 @@ impl Execution {
             moved_at: self.last_tick,
             loads: LoadsReported::default(),
         };
+        let owed = open.reply_bytes.saturating_add(open.completion_bytes);
+        let owed = usize::try_from(owed).unwrap_or(usize::MAX);
         if self.streams.serve(id, attachment) == Served::Resumed {
-            self.watches.resumes(id);
+            self.watches.resumes(id, owed);
         }
         let zxid = self.state().zxid();
         self.send(

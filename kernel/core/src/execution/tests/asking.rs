@@ -6,7 +6,7 @@ use folkmoot_proto::partition::PolicyChoice;
 use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{Digest, MemberId};
 
-use super::clients::Client;
+use super::clients::{Client, invoke};
 use super::cluster::{Cluster, Proposals, member};
 use crate::execution::ExecutionAction;
 use crate::policy::{PolicyAnswer, PolicyCall, PolicyCallId, PolicyFailure, PolicyWorld};
@@ -238,4 +238,126 @@ fn what_was_asked_for_a_dropped_overlay_answers_nobody_else() {
     assert_eq!(call.configuration, b"second");
     let frames = operator.cluster.frames(&other);
     assert_eq!(completion(frames), Some(Ok(Outcome::PolicyTook)));
+}
+
+/// The overlay with a question's wait is dropped; its zxid becomes the ticket of a lock's wait.
+#[test]
+fn an_answer_completes_no_lock_request_whose_ticket_was_dropped() {
+    let mut operator = Operator::new();
+    let mut holder = operator.cluster.open_for(member(2), 300_000);
+    let mut second = operator.cluster.open_for(member(3), 300_000);
+    operator
+        .cluster
+        .install_and_mount(&mut holder, "lock", "/lock");
+    let held = operator
+        .cluster
+        .call(&mut holder, invoke("/lock", "acquire"));
+    assert!(matches!(held, Ok(Outcome::Invoked(_))), "{held:?}");
+    operator.cluster.proposals = Proposals::Hold;
+    let operation = try_policy(operator.digest, "{}");
+    operator.cluster.send(&mut operator.client, operation);
+    operator.cluster.run();
+    let (at, id, _) = operator.questions().pop().expect("a question");
+    operator.cluster.refuse_one();
+    operator.cluster.proposals = Proposals::Commit;
+    let waits = operator
+        .cluster
+        .call(&mut second, invoke("/lock", "acquire"));
+    assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
+    operator.answer(at, id, Ok(Vec::new()));
+    let completed = completion(operator.cluster.frames(&second));
+    assert_eq!(completed, None, "the lock is held by another");
+}
+
+/// The completion was in an overlay that is dropped: the request is still waiting, and is completed.
+#[test]
+fn a_completion_that_is_lost_is_done_again() {
+    let mut operator = Operator::new();
+    operator.begin("{}");
+    let (at, id, _) = operator.questions().pop().expect("a question");
+    operator.cluster.proposals = Proposals::Hold;
+    operator.answer(at, id, Ok(Vec::new()));
+    assert_eq!(operator.cluster.proposed.len(), 1, "the completion");
+    operator.cluster.refuse_one();
+    operator.cluster.proposals = Proposals::Commit;
+    for _ in 0..12 {
+        operator.cluster.pass_ms(1_000);
+        for (at, id, _) in operator.questions() {
+            operator.answer(at, id, Ok(Vec::new()));
+        }
+    }
+    assert_eq!(operator.completed(), Some(Ok(Outcome::PolicyTook)));
+}
+
+/// What can not be asked any more is told so, and not after 25 s.
+#[test]
+fn a_policy_that_is_removed_while_it_loads_is_told() {
+    let mut operator = Operator::new();
+    operator.begin("{}");
+    operator.answer_one(Err(PolicyFailure::NotReady));
+    let digest = operator.digest;
+    let removed = operator
+        .cluster
+        .call(&mut operator.client, Operation::RemoveComponent { digest });
+    assert_eq!(removed, Ok(Outcome::ComponentRemoved));
+    operator.cluster.pass_ms(1_000);
+    let reply = operator.completed();
+    assert!(
+        matches!(reply, Some(Err(Refusal::UnknownComponent { .. }))),
+        "{reply:?}"
+    );
+}
+
+/// One question at a time, or a few: not all in one turn.
+#[test]
+fn many_waits_are_not_asked_for_in_one_turn() {
+    let mut operator = Operator::new();
+    for _ in 0..200 {
+        operator.begin("{}");
+    }
+    operator.questions();
+    operator.cluster.elect(member(2));
+    operator.cluster.run();
+    let asked = operator.questions().len();
+    assert_eq!(asked, 4, "a thread has room for eight");
+}
+
+/// A snapshot replaces the machine of a former leader. What was said to that one's questions is not
+/// taken for an answer to a question of the new one.
+#[test]
+fn a_machine_of_a_snapshot_uses_no_names_of_former_questions() {
+    let mut operator = Operator::new();
+    let mut other = operator.cluster.open_for(member(3), 300_000);
+    let first = operator.client.next;
+    operator.begin("bad");
+    let (at, id, call) = operator.questions().pop().expect("a question");
+    assert_eq!(
+        (at, call.configuration.as_slice()),
+        (member(1), &b"bad"[..])
+    );
+    // It is slow, and its leader is deposed. Its request is cancelled.
+    operator.cluster.elect(member(2));
+    operator.cluster.run();
+    operator.questions();
+    let cancel = Operation::CancelWait { request: first };
+    operator.cluster.send(&mut operator.client, cancel);
+    operator.cluster.run();
+    assert_eq!(operator.completed(), Some(Err(Refusal::WaitCancelled)));
+    let good = try_policy(operator.digest, "good");
+    let waits = operator.cluster.call(&mut other, good);
+    assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
+    // The former leader is behind, gets a snapshot, and leads again.
+    operator.cluster.replace_machine(member(1));
+    operator.questions();
+    operator.cluster.elect(member(1));
+    operator.cluster.run();
+    let asked = operator.questions();
+    assert_eq!(asked.len(), 1);
+    let rejected = PolicyFailure::Rejected {
+        code: "bad-configuration".to_owned(),
+        message: "bad".to_owned(),
+    };
+    operator.answer(at, id, Err(rejected));
+    let completed = completion(operator.cluster.frames(&other));
+    assert_eq!(completed, None, "nobody has said anything about `good`");
 }

@@ -5,7 +5,7 @@ use folkmoot_proto::reply::{Outcome, Refusal};
 use folkmoot_proto::{Digest, MountId};
 
 use super::clients::{Client, invoke};
-use super::cluster::{Cluster, assert_same_state, member};
+use super::cluster::{Cluster, Proposals, assert_same_state, member};
 use crate::state::{Key, View};
 
 fn mount(digest: Digest, config: &[u8]) -> Operation {
@@ -214,4 +214,50 @@ fn r7_what_an_upload_is_worth_is_found_by_its_examination() {
     assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
     assert!(cluster.state(member(1)).component(digest).is_none());
     assert!(cluster.state(member(1)).upload(digest).is_none());
+}
+
+/// A mount is not throttled for another one that had its id in an overlay that was dropped.
+#[test]
+fn a_dropped_mounts_health_is_not_anothers() {
+    let mut cluster = Cluster::new(1);
+    let mut client = cluster.open_for(member(1), 300_000);
+    let mut other = cluster.open_for(member(1), 300_000);
+    let hostile = cluster.install(&mut client, "hostile");
+    let memory = cluster.install(&mut client, "memory");
+    let mount = |path: &str, digest| Operation::Mount {
+        path: path.to_owned(),
+        digest,
+        config: Vec::new(),
+    };
+    cluster.proposals = Proposals::Hold;
+    cluster.send(&mut client, mount("/h", hostile));
+    for _ in 0..6 {
+        cluster.send(&mut client, invoke("/h", "trap"));
+    }
+    cluster.run();
+    let first = cluster.proposed.front().expect("a batch").base_zxid.next();
+    cluster.refuse_one();
+    cluster.proposed.clear();
+    // Those behind it are refused as well.
+    for _ in 0..8 {
+        let term = folkmoot_proto::Term(2);
+        let last_appended = folkmoot_proto::LogIndex(cluster.log.len() as u64);
+        cluster.consensus(
+            member(1),
+            crate::execution::ConsensusEvent::ProposeRefused {
+                reason: crate::consensus::ProposeRefused::Full,
+                term,
+                last_appended,
+            },
+        );
+    }
+    cluster.run();
+    cluster.proposals = Proposals::Commit;
+    let mounted = cluster.call(&mut other, mount("/m", memory));
+    assert_eq!(mounted, Ok(Outcome::Mounted));
+    let state = cluster.state(member(1));
+    let id = state.mount_at("/m").expect("a mount").id;
+    assert_eq!(id.0, first.0, "it has the id of the one that was dropped");
+    let added = cluster.call(&mut other, invoke("/m", "add"));
+    assert!(matches!(added, Ok(Outcome::Invoked(_))), "{added:?}");
 }

@@ -31,6 +31,8 @@ struct Hold {
     behind: BTreeSet<WatchId>,
     frames: VecDeque<ServerFrame>,
     bytes: usize,
+    /// What the session was owed when it was attached.
+    owed: usize,
 }
 
 impl Holds {
@@ -44,9 +46,11 @@ impl Holds {
         }
     }
 
-    /// A stream's client resumes watches: none is known yet.
-    pub(super) fn announce(&mut self, stream: StreamId) {
-        self.streams.entry(stream).or_default().is_announced = true;
+    /// A stream's client resumes watches: none is known yet. Its session is owed so many bytes of
+    /// answers: outcomes of waits come whether their bytes are within the session's cap or not.
+    pub(super) fn announce(&mut self, stream: StreamId, owed: usize) {
+        let hold = self.streams.entry(stream).or_default();
+        (hold.is_announced, hold.owed) = (true, owed);
     }
 
     /// A watch is behind.
@@ -76,7 +80,7 @@ impl Holds {
             return Ok(Some(frame));
         }
         hold.bytes += frame_bytes(&frame);
-        if hold.bytes > self.bytes_max {
+        if hold.bytes > self.bytes_max.saturating_add(hold.owed) {
             return Err(HeldTooMuch);
         }
         hold.frames.push_back(frame);

@@ -257,8 +257,9 @@ impl Watches {
 impl Watches {
     /// A stream's client resumes a session: what it is sent is held back until the client has asked
     /// for the watches that it resumes ([`Watches::resumed`]) and they have caught up.
-    pub(super) fn resumes(&mut self, stream: StreamId) {
-        self.holds.announce(stream);
+    /// The session is owed so many bytes of answers.
+    pub(super) fn resumes(&mut self, stream: StreamId, owed: usize) {
+        self.holds.announce(stream, owed);
     }
 
     /// A stream's client has asked for all watches that it resumes.

@@ -105,6 +105,13 @@ pub(in crate::execution) struct Asked {
     active: Tick,
 }
 
+impl Asked {
+    /// Which detector was asked.
+    pub(in crate::execution) fn detector(&self) -> Zxid {
+        self.detector
+    }
+}
+
 impl Detection {
     pub(super) fn met(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) {
         self.subjects.met(session, heard_at, timeout_ms);
@@ -130,9 +137,14 @@ impl Detection {
         &mut self.brake
     }
 
-    /// What was executed may not come to be.
-    pub(super) fn overlay_dropped(&mut self) {
+    /// What was executed after `base` does not come to be: of its sessions and choices nothing is kept,
+    /// and what was told is to be told again.
+    pub(super) fn overlay_dropped(&mut self, base: Zxid, is_there: impl Fn(SessionId) -> bool) {
+        self.detectors.retain(|zxid, _| *zxid <= base);
+        self.by_group.retain(|_, zxid| *zxid <= base);
+        self.subjects.retain(is_there);
         self.subjects.forget_places();
+        self.none_told = false;
     }
 
     /// Transactions were applied.
@@ -205,8 +217,13 @@ impl Detection {
     /// Takes over which detectors are chosen.
     fn adopt(&mut self, view: &impl View) {
         let chosen = choices::chosen(view);
+        let before = self.detectors.len();
         self.detectors
             .retain(|zxid, _| chosen.iter().any(|(_, of)| of == zxid));
+        if self.detectors.len() < before {
+            let detectors = &self.detectors;
+            self.subjects.retain_said(|of| detectors.contains_key(&of));
+        }
         for (group, zxid) in &chosen {
             if !self.detectors.contains_key(zxid)
                 && let Some(choice) = choices::choice(view, group)

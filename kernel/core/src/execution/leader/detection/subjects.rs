@@ -41,8 +41,10 @@ pub(super) struct Subject {
     pub(super) connection: Connection,
     /// How its touches arrive.
     pub(super) history: History,
-    /// Where it belongs; none where that is to be read.
+    /// Where it belongs, as it was read last.
     pub(super) place: Option<Place>,
+    /// Whether that is to be read anew.
+    pub(super) moved: bool,
     /// What was said of it; nothing by those who had nothing to say.
     pub(super) said: Vec<Said>,
     /// What became of that.
@@ -118,10 +120,12 @@ impl Subjects {
     pub(super) fn met(&mut self, session: SessionId, heard_at: Tick, timeout_ms: u32) {
         let touch = self.get(session).map(|subject| subject.touch);
         let subject = self.heard(session, heard_at, timeout_ms);
-        if let Some(touch) = touch
-            && mutation::is_on(Mutation::VerdictOfOldAttachment)
-        {
-            subject.touch = touch;
+        if let Some(touch) = touch {
+            // It was attached.
+            subject.connection = Connection::Open;
+            if mutation::is_on(Mutation::VerdictOfOldAttachment) {
+                subject.touch = touch;
+            }
         }
     }
 
@@ -135,6 +139,7 @@ impl Subjects {
             connection: Connection::Unknown,
             history: History::default(),
             place: None,
+            moved: true,
             said: Vec::new(),
             doubt: Doubt::default(),
         };
@@ -156,7 +161,10 @@ impl Subjects {
         timeout_ms: u32,
     ) {
         let subject = self.heard(session, heard_at, timeout_ms);
-        subject.connection = Connection::Open;
+        // One that is over stays so: what came on it before was on its way.
+        if subject.connection == Connection::Unknown {
+            subject.connection = Connection::Open;
+        }
         let before = subject.arrived.replace(arrival);
         // A clock that is behind is another one: the member's machine was started anew.
         if let Some(before) = before
@@ -208,16 +216,30 @@ impl Subjects {
         let owner = view.node(path).and_then(|node| node.stat.ephemeral_owner);
         for session in self.by_live_path.remove(path).into_iter().chain(owner) {
             if let Some(subject) = self.by_session.get_mut(&session) {
-                subject.place = None;
+                subject.moved = true;
             }
         }
     }
 
-    /// Where all belong is read anew: what was read may not come to be.
+    /// Where all belong is read anew: what was read may not come to be. Meanwhile they are judged by
+    /// those who judged them.
     pub(super) fn forget_places(&mut self) {
         self.by_live_path.clear();
         for subject in self.by_session.values_mut() {
-            subject.place = None;
+            subject.moved = true;
+        }
+    }
+
+    /// Forgets sessions that are not there.
+    pub(super) fn retain(&mut self, is_there: impl Fn(SessionId) -> bool) {
+        self.by_session.retain(|session, _| is_there(*session));
+        self.by_live_path.retain(|_, session| is_there(*session));
+    }
+
+    /// Forgets what was said by those who are detectors no more.
+    pub(super) fn retain_said(&mut self, is_detector: impl Fn(Zxid) -> bool) {
+        for subject in self.by_session.values_mut() {
+            subject.said.retain(|said| is_detector(said.detector));
         }
     }
 
@@ -225,7 +247,7 @@ impl Subjects {
     /// is known of all.
     pub(super) fn read_places(&mut self, view: &impl View, now: Tick, limit: usize) -> bool {
         let unknown = self.by_session.iter_mut();
-        let mut unknown = unknown.filter(|(_, subject)| subject.place.is_none());
+        let mut unknown = unknown.filter(|(_, subject)| subject.moved);
         for (session, subject) in unknown.by_ref().take(limit) {
             let place = read_place(view, *session);
             for of in &place.memberships {
@@ -237,6 +259,7 @@ impl Subjects {
                 subject.doubt.last = Some((now, subject.touch));
             }
             subject.place = Some(place);
+            subject.moved = false;
         }
         unknown.next().is_none()
     }

@@ -56,7 +56,8 @@ impl Detection {
         let (mut flips, mut any_told) = (Vec::new(), false);
         let mut doubted = Vec::new();
         for (session, subject) in self.subjects.iter() {
-            let memberships = subject.place.iter().flat_map(|place| &place.memberships);
+            let place = subject.place.as_ref().filter(|_| !subject.moved);
+            let memberships = place.into_iter().flat_map(|place| &place.memberships);
             for of in memberships {
                 any_told |= of.suspect;
                 let detector = self.serves(&of.group);

@@ -1,7 +1,7 @@
 //! The kernel's own plan, where no policy is chosen or the policy fails: what has no owner, or one
 //! that drains, goes to whoever has the fewest. Nothing else moves (rule R37).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot_proto::partition::{MapRecord, MemberNo, MoveReason, PartitionId, PartitionRecord};
 use folkmoot_proto::{LogTime, MapId};
@@ -19,12 +19,12 @@ pub(super) fn plan(
     orphans_only: bool,
 ) -> Plan {
     let facts = roster.all(view, record).clone();
-    let mut counts: BTreeMap<MemberNo, usize> = BTreeMap::new();
-    for (member, of) in &facts {
-        if of.takes() {
-            counts.insert(*member, view.held_by(map, *member).len());
-        }
-    }
+    let takers = facts.iter().filter(|(_, of)| of.takes());
+    let takers = takers.map(|(member, of)| {
+        let count = view.held_by(map, *member).len();
+        (*member, of.zone(), count)
+    });
+    let mut counts = Counts::of(takers);
     let mut plan = Plan::new();
     for partition in view.partitions(map) {
         let Some(of) = view.partition(map, partition) else {
@@ -49,7 +49,7 @@ fn target(
     (map, of): (&MapRecord, &PartitionRecord),
     facts: &BTreeMap<MemberNo, Facts>,
     now: LogTime,
-    counts: &mut BTreeMap<MemberNo, usize>,
+    counts: &mut Counts<'_>,
     orphans_only: bool,
 ) -> Option<Target> {
     let assignment = &of.assignment;
@@ -99,7 +99,7 @@ fn target(
         let Some(member) = fewest(facts, of, &members, counts) else {
             break;
         };
-        *counts.entry(member).or_default() += 1;
+        counts.add(member);
         members.push(member);
     }
     if let Some(pin) = of.spec.pin.filter(|pin| lives(*pin).is_some()) {
@@ -132,15 +132,48 @@ fn target(
     })
 }
 
+/// How many replicas members have that take more.
+struct Counts<'a> {
+    /// Fewest first.
+    by_count: BTreeSet<(usize, MemberNo)>,
+    of: BTreeMap<MemberNo, usize>,
+    zones: BTreeSet<&'a str>,
+}
+
+impl<'a> Counts<'a> {
+    fn of(takers: impl Iterator<Item = (MemberNo, &'a str, usize)>) -> Self {
+        let mut counts = Self {
+            by_count: BTreeSet::new(),
+            of: BTreeMap::new(),
+            zones: BTreeSet::new(),
+        };
+        for (member, zone, count) in takers {
+            counts.by_count.insert((count, member));
+            counts.of.insert(member, count);
+            counts.zones.insert(zone);
+        }
+        counts
+    }
+
+    /// One more.
+    fn add(&mut self, member: MemberNo) {
+        if let Some(count) = self.of.get_mut(&member) {
+            self.by_count.remove(&(*count, member));
+            *count += 1;
+            self.by_count.insert((*count, member));
+        }
+    }
+}
+
 /// The member that has the fewest, of those that may have it: in another zone, where there is one.
 fn fewest(
     facts: &BTreeMap<MemberNo, Facts>,
     of: &PartitionRecord,
     members: &[MemberNo],
-    counts: &BTreeMap<MemberNo, usize>,
+    counts: &Counts<'_>,
 ) -> Option<MemberNo> {
-    let zone = |member: &MemberNo| facts.get(member).map(Facts::zone);
-    let zones: Vec<Option<&str>> = members.iter().map(zone).collect();
+    let zone = |member: &MemberNo| facts.get(member).map_or("", Facts::zone);
+    let zones: Vec<&str> = members.iter().map(zone).collect();
     let allowed = |member: &MemberNo| {
         of.spec.allowed.is_empty() || of.spec.allowed.binary_search(member).is_ok()
     };
@@ -149,9 +182,20 @@ fn fewest(
         let weight = of.spec.weights.first().copied().unwrap_or(1);
         capacity.is_none_or(|capacity| (count as u64 + 1).saturating_mul(weight) <= *capacity)
     };
-    let candidates = counts.iter().filter(|(member, count)| {
-        allowed(member) && !members.contains(member) && has_room(member, **count)
-    });
-    let best = candidates.min_by_key(|(member, count)| (zones.contains(&zone(member)), **count));
-    best.map(|(member, _)| *member)
+    let mut in_same_zone = None;
+    for (count, member) in &counts.by_count {
+        if !allowed(member) || members.contains(member) || !has_room(member, *count) {
+            continue;
+        }
+        if !zones.contains(&zone(member)) {
+            return Some(*member);
+        }
+        if in_same_zone.is_none() {
+            in_same_zone = Some(*member);
+            if counts.zones.iter().all(|zone| zones.contains(zone)) {
+                break;
+            }
+        }
+    }
+    in_same_zone
 }

@@ -62,7 +62,9 @@ impl Execution {
                     .map(|read| answer::describe(&read.plan, &answer, view, map))
             }
         };
-        bounded(&described.unwrap_or_else(|problem| serde_json::json!({ "problem": problem })))
+        let described =
+            described.unwrap_or_else(|problem| serde_json::json!({ "problem": problem }));
+        bounded(view, &described)
     }
 }
 
@@ -75,12 +77,13 @@ pub(super) fn of_the_kernel(
     let mut roster = Roster::new(record);
     let plan = fallback::plan(view, (map, record), &mut roster, now, false);
     let plan = plan::held_back(record, plan);
-    bounded(&answer::describe(&plan, &[], view, (map, record)))
+    bounded(view, &answer::describe(&plan, &[], view, (map, record)))
 }
 
-fn bounded(text: &serde_json::Value) -> String {
+fn bounded(view: &impl View, text: &serde_json::Value) -> String {
     let text = text.to_string();
-    if text.len() <= PREVIEW_BYTES_MAX {
+    let bytes_max = PREVIEW_BYTES_MAX.min(view.limits().txn_bytes_max as usize / 2);
+    if text.len() <= bytes_max {
         return text;
     }
     serde_json::json!({ "problem": "the plan is too long to be shown" }).to_string()

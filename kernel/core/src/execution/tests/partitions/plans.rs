@@ -612,3 +612,103 @@ pub(in crate::execution::tests) fn r41_a_suspect_member_gets_nothing_new_and_kee
     );
     assert_eq!(shards.owned(), 2);
 }
+
+/// A preview fits a transaction, however small these are.
+#[test]
+fn a_preview_fits_a_small_transaction() {
+    let limits = Limits {
+        txn_bytes_max: 16 * 1024,
+        value_bytes_max: 8 * 1024,
+        ..Limits::default()
+    };
+    let mut shards = Shards::with_limits(limits, 2);
+    shards.create(config(), 1_000);
+    shards.pass(500);
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
+    let plan = MapOperation::Plan {
+        policy: Some(PolicyChoice {
+            digest,
+            configuration: String::new(),
+        }),
+    };
+    let waits = shards.ask(plan);
+    assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
+    assert_eq!(shards.answer_waiting(everything_to_the_first), 1);
+    shards.cluster.run();
+    shards.pass(1_000);
+    let frames = shards.cluster.frames(&shards.admin.clone());
+    let completed = frames.iter().find_map(|frame| match frame {
+        folkmoot_proto::client::ServerFrame::Completion { reply, .. } => Some(reply.clone()),
+        _ => None,
+    });
+    assert!(completed.is_some_and(|of| of.is_ok()), "it is told at once");
+}
+
+/// Questions of requests that were cancelled are not kept, nor put to policies without end.
+#[test]
+fn previews_that_are_cancelled_do_not_pile_up() {
+    let mut shards = Shards::new(config(), 64, 2);
+    shards.pass(500);
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
+    shards.questions();
+    for _ in 0..300 {
+        let request = shards.admin.next;
+        let plan = MapOperation::Plan {
+            policy: Some(PolicyChoice {
+                digest,
+                configuration: String::new(),
+            }),
+        };
+        let waits = shards.ask(plan);
+        assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
+        let cancel = Operation::CancelWait { request };
+        shards.cluster.send(&mut shards.admin, cancel);
+        shards.cluster.run();
+        shards.cluster.frames(&shards.admin.clone());
+    }
+    let asked = shards.questions().len();
+    assert_eq!(asked, 4, "under way, and nobody waits");
+}
+
+/// The outcomes of a session's waits can be more than its client can be held back from: it can be
+/// resumed all the same.
+#[test]
+fn a_session_with_large_completions_can_be_resumed() {
+    use crate::state::View;
+    let limits = Limits {
+        session_reply_bytes_max: 64 * 1024,
+        session_replies_max: 64,
+        session_waits_max: 64,
+        ..Limits::default()
+    };
+    let mut shards = Shards::with_limits(limits, 2);
+    shards.create(config(), 1_000);
+    shards.pass(500);
+    let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
+    let previews = 8;
+    for _ in 0..previews {
+        let plan = MapOperation::Plan {
+            policy: Some(PolicyChoice {
+                digest,
+                configuration: String::new(),
+            }),
+        };
+        let waits = shards.ask(plan);
+        assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
+    }
+    assert_eq!(shards.answer_all(everything_to_the_first), previews);
+    let admin = shards.admin.clone();
+    let state = shards.cluster.state(member(1));
+    let session = state.session(admin.session).expect("it is open");
+    let (kept, max) = (session.completion_bytes, 64 * 1024);
+    assert!(kept > 2 * max, "{kept}");
+    for at in [2, 3, 1] {
+        let stream = shards.cluster.ask_resume(&admin, member(at));
+        shards.cluster.run();
+        assert!(
+            !shards.cluster.closed.contains(&stream),
+            "at {at}: {:?}",
+            shards.cluster.frames_of(stream).last()
+        );
+    }
+}

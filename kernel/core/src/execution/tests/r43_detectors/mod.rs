@@ -9,6 +9,7 @@ use folkmoot_proto::reply::{Outcome, Refusal, Reply};
 use folkmoot_proto::{Digest, MemberId};
 
 mod chosen;
+mod dropped;
 mod sees;
 mod told;
 pub(super) mod verdicts;

@@ -208,3 +208,38 @@ fn operators_see_whether_a_detector_answers() {
     let others = watched.cluster.member(member(2)).execution.status();
     assert!(others.detectors.is_empty(), "it does not lead");
 }
+
+/// A heartbeat waits for its round while the stream ends: the connection is not open.
+#[test]
+fn a_touch_that_came_before_the_end_of_the_stream_opens_it_not_again() {
+    let mut watched = Watched::new();
+    let client = watched.open(4_000);
+    watched.beat(&client);
+    watched.cluster.hold_barriers = true;
+    watched.cluster.pass_ms(60);
+    watched.beat(&client);
+    watched
+        .cluster
+        .close_by_client(client.member, client.stream);
+    watched.cluster.run();
+    watched.cluster.hold_barriers = false;
+    watched.cluster.answer_barriers();
+    watched.cluster.pass_ms(100);
+    let question = watched.next_question();
+    assert_eq!(cell(&question.call, &client, "connection"), 3.0);
+}
+
+/// A client that is attached again is not known to have gone.
+#[test]
+fn an_attachment_is_a_connection() {
+    let mut watched = Watched::new();
+    let client = watched.open(4_000);
+    watched.beat(&client);
+    watched
+        .cluster
+        .close_by_client(client.member, client.stream);
+    watched.cluster.run();
+    let client = watched.cluster.resume(&client, member(3));
+    let question = watched.next_question();
+    assert!(cell(&question.call, &client, "connection") < 2.0);
+}
