@@ -300,6 +300,15 @@ pub enum ExecutionMessage {
         /// As in [`crate::client::ClientFrame::Loads`].
         loads: Vec<PartitionLoad>,
     },
+    /// From any member: its state's hash at a fixed position (rule R27).
+    StateHash {
+        /// The position.
+        index: LogIndex,
+        /// The transaction there.
+        zxid: Zxid,
+        /// The hash.
+        hash: u64,
+    },
     /// To the leader: the stream ended on which a session was served here. It may be lost, and is not
     /// answered.
     StreamEnded {
@@ -309,15 +318,6 @@ pub enum ExecutionMessage {
         epoch: ConnEpoch,
         /// Its client ended it.
         by_client: bool,
-    },
-    /// From any member: its state's hash at a fixed position (rule R27).
-    StateHash {
-        /// The position.
-        index: LogIndex,
-        /// The transaction there.
-        zxid: Zxid,
-        /// The hash.
-        hash: u64,
     },
 }
 

@@ -192,7 +192,6 @@ pub(super) fn decode_node<'a>(
 folkmoot_proto::compact_struct!(Session {
     id,
     secret,
-    opened,
     timeout_ms,
     epoch,
     member,
@@ -204,6 +203,7 @@ folkmoot_proto::compact_struct!(Session {
     ephemerals,
     ephemeral_bytes,
     waits,
+    opened,
 });
 folkmoot_proto::compact_struct!(StoredReply { zxid, reply });
 folkmoot_proto::compact_struct!(StoredCompletion {

@@ -2,7 +2,8 @@
 
 use folkmoot_proto::batch::Txn;
 use folkmoot_proto::effect::Effect;
-use folkmoot_proto::{Ticket, Zxid};
+use folkmoot_proto::reply::Outcome;
+use folkmoot_proto::{MountId, Ticket, Zxid};
 
 use crate::oracle::Oracle;
 use crate::violation::{Checked, Violation};
@@ -30,6 +31,23 @@ pub(crate) fn logged(oracle: &Oracle, zxid: Zxid, txn: &Txn) -> Checked {
                     "zxid {zxid} completes wait {ticket}, which is {:?}",
                     oracle.waits.get(ticket)
                 ),
+            ));
+        }
+    }
+    for ended in &txn.completions {
+        let mount = oracle.waits.get(&ended.ticket).map(|wait| wait.mount);
+        let fits = match (mount, &ended.reply) {
+            (_, Err(_)) => true,
+            (Some(MountId::ZERO), Ok(outcome)) => matches!(
+                outcome,
+                Outcome::Installed | Outcome::Planned(_) | Outcome::PolicyTook
+            ),
+            (_, Ok(outcome)) => matches!(outcome, Outcome::Invoked(_)),
+        };
+        if !fits {
+            return Err(Violation::new(
+                "waits",
+                format!("zxid {zxid} ends a wait at {mount:?} so: {ended:?}"),
             ));
         }
     }
