@@ -75,6 +75,9 @@ pub(crate) struct Bench {
     /// Partitions of its map.
     #[arg(long, default_value_t = 100_000)]
     partitions: u32,
+    /// Seconds between the losses of two of its members.
+    #[arg(long, default_value_t = 1.0, value_parser = crate::args::seconds)]
+    loss_every: f64,
     /// The installed rebalancer that it has.
     #[arg(long, default_value = "sticky-balanced")]
     policy: String,
@@ -326,7 +329,8 @@ impl Run {
         before: Option<&Latency>,
     ) -> Result<Replanned, Failure> {
         let duration = Duration::from_secs(options.seconds);
-        let (measured, lost) = tokio::join!(self.measure(options), large.lose(duration));
+        let pause = Duration::from_secs_f64(options.loss_every);
+        let (measured, lost) = tokio::join!(self.measure(options), large.lose(duration, pause));
         if let Some(error) = measured.first_error {
             return Err(Failure::configuration(error));
         }

@@ -18,8 +18,6 @@ use crate::plugin;
 const ZONES: usize = 3;
 /// Sessions that share a connection.
 const SESSIONS_PER_CONNECTION: usize = 128;
-/// Between the ends of two members.
-const LOSS_EVERY: Duration = Duration::from_secs(1);
 /// A member's session: it lives as long as nobody ends it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -117,16 +115,21 @@ impl Large {
         Ok(orphans.filter(|of| of.live_owner().is_none()).count())
     }
 
-    /// Ends a member's session now and then, for so long. Answers how many.
-    pub(super) async fn lose(&mut self, for_how_long: Duration) -> Result<usize, Failure> {
+    /// Ends a member's session now and again, with such a pause behind each, for so long. Answers how
+    /// many.
+    pub(super) async fn lose(
+        &mut self,
+        for_how_long: Duration,
+        pause: Duration,
+    ) -> Result<usize, Failure> {
         let mut lost = 0;
         let end = tokio::time::Instant::now() + for_how_long;
-        while tokio::time::Instant::now() + LOSS_EVERY < end {
+        while tokio::time::Instant::now() + pause <= end {
             if let Some(member) = self.members.pop() {
                 member.close().await?;
                 lost += 1;
             }
-            tokio::time::sleep(LOSS_EVERY).await;
+            tokio::time::sleep(pause).await;
         }
         Ok(lost)
     }
