@@ -37,6 +37,16 @@ pub(super) fn planned_by(
     shards
 }
 
+/// Asks what an installed policy would plan.
+fn preview_by(digest: Digest) -> MapOperation {
+    MapOperation::Plan {
+        policy: Some(PolicyChoice {
+            digest,
+            configuration: String::new(),
+        }),
+    }
+}
+
 fn column<'a>(call: &'a PolicyCall, table: &str, column: &str) -> &'a Cells {
     let mut tables = call.tables.iter().flatten();
     let table = tables.find(|of| of.name == table).expect("a table");
@@ -551,12 +561,7 @@ fn a_preview_says_what_would_move_and_moves_nothing() {
     shards.pass(500);
     let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let before = shards.counts();
-    let plan = MapOperation::Plan {
-        policy: Some(PolicyChoice {
-            digest,
-            configuration: String::new(),
-        }),
-    };
+    let plan = preview_by(digest);
     let waiting = shards.ask(plan);
     assert!(matches!(waiting, Ok(Outcome::Waiting(_))), "{waiting:?}");
     // The leader that was asked is gone: the next one asks again.
@@ -625,12 +630,7 @@ fn a_preview_fits_a_small_transaction() {
     shards.create(config(), 1_000);
     shards.pass(500);
     let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
-    let plan = MapOperation::Plan {
-        policy: Some(PolicyChoice {
-            digest,
-            configuration: String::new(),
-        }),
-    };
+    let plan = preview_by(digest);
     let waits = shards.ask(plan);
     assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
     assert_eq!(shards.answer_waiting(everything_to_the_first), 1);
@@ -653,12 +653,7 @@ fn previews_that_are_cancelled_do_not_pile_up() {
     shards.questions();
     for _ in 0..300 {
         let request = shards.admin.next;
-        let plan = MapOperation::Plan {
-            policy: Some(PolicyChoice {
-                digest,
-                configuration: String::new(),
-            }),
-        };
+        let plan = preview_by(digest);
         let waits = shards.ask(plan);
         assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
         let cancel = Operation::CancelWait { request };
@@ -687,12 +682,7 @@ fn a_session_with_large_completions_can_be_resumed() {
     let digest = shards.cluster.install(&mut shards.admin, "rebalancer-1");
     let previews = 8;
     for _ in 0..previews {
-        let plan = MapOperation::Plan {
-            policy: Some(PolicyChoice {
-                digest,
-                configuration: String::new(),
-            }),
-        };
+        let plan = preview_by(digest);
         let waits = shards.ask(plan);
         assert!(matches!(waits, Ok(Outcome::Waiting(_))), "{waits:?}");
     }
