@@ -4,6 +4,7 @@ mod asked_again;
 mod loads;
 pub(super) mod moves;
 pub(super) mod plans;
+mod previews;
 pub(super) mod telling;
 
 use std::collections::BTreeMap;
