@@ -142,6 +142,7 @@ impl Detection {
     pub(super) fn overlay_dropped(&mut self, base: Zxid, is_there: impl Fn(SessionId) -> bool) {
         self.detectors.retain(|zxid, _| *zxid <= base);
         self.by_group.retain(|_, zxid| *zxid <= base);
+        self.subjects.retain_said(|detector| detector <= base);
         self.subjects.retain(is_there);
         self.subjects.forget_places();
         self.none_told = false;
